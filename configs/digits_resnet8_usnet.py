@@ -1,0 +1,21 @@
+"""US-Net on scikit-learn's 8x8 digits: the smallest run there is, for a first look and for tests.
+
+Paper: Yu and Huang 2019 (method only; the paper does not use this data).
+Command: slimjax train --config configs/digits_resnet8_usnet.py --workdir runs/digits
+Hardware: any; under a minute on two CPU cores.
+Expected: TBD
+"""
+
+from ml_collections import ConfigDict
+
+from slimjax import recipes
+
+
+def get_config() -> ConfigDict:
+    config = recipes.embedded("digits")
+    config.algorithm = recipes.usnet()
+    config.model.options = ConfigDict({"channels": (8, 16, 32)})
+    config.train.steps = 300
+    config.evaluation.widths = (0.25, 0.5, 0.75, 1.0)
+    config.evaluation.batch_size = 250
+    return config

@@ -1,0 +1,14 @@
+"""The algorithms by name. One file each, one function each, returning one `Algorithm`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+
+from slimjax.algorithms.base import Algorithm, Chosen
+from slimjax.algorithms.snet import snet
+from slimjax.algorithms.usnet import usnet
+
+ALGORITHMS: Mapping[str, Callable[..., Algorithm]] = MappingProxyType({"snet": snet, "usnet": usnet})
+
+__all__ = ["ALGORITHMS", "Algorithm", "Chosen", "snet", "usnet"]

@@ -1,0 +1,89 @@
+"""Slimmable networks: a few fixed widths (switches), trained together.
+
+Paper: Yu et al., Slimmable Neural Networks, ICLR 2019.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from slimjax.algorithms.base import Algorithm, Chosen, learn_nothing
+from slimjax.engine import Engine, Slot
+from slimjax.errors import UserError
+from slimjax.state import SHARED, TrainState
+from slimjax.widths import Subnet, width_name
+
+
+def snet(
+    engine: Engine,
+    *,
+    widths: Sequence[float] = (0.25, 0.5, 0.75, 1.0),
+    private_affine: bool = True,
+    private_stats: bool = True,
+    inplace_distillation: bool = False,
+) -> Algorithm:
+    """Every switch in every step, widest first, hard labels for all, gradients summed, one update.
+
+    Paper: section 3.3 (switchable batch normalisation), algorithm 1.
+    Differs: gammas, betas and statistics of a switch are stored at full size and used in leading slices,
+    where the authors allocate each at its own size; the values that are used are the same.
+    Reduces to: independent training of one width, when `widths` has one entry.
+
+    Args:
+      widths: the switches.
+      private_affine: each switch has gammas and betas of its own.
+      private_stats: each switch has running statistics of its own. With both false this is the naive shared
+        batch norm, whose test accuracy collapses: every switch writes to the same statistics in turn.
+      inplace_distillation: switches below the widest learn from its detached softmax.
+    """
+    if not widths or len(set(widths)) != len(widths):
+        raise UserError(f"algorithm.widths: expected one or more different widths, got {tuple(widths)}.")
+    space = engine.net.space
+    order = sorted(widths, reverse=True)
+    slots = tuple(
+        Slot(
+            name=width_name(width),
+            subnet=tuple(space.uniform(width).tolist()),
+            affine=width_name(width) if private_affine else SHARED,
+            stats=width_name(width) if private_stats else SHARED,
+            target="teacher" if inplace_distillation and width != order[0] else "labels",
+        )
+        for width in order
+    )
+    nothing = np.zeros((0, len(space.groups)), np.int32)
+
+    def finish(state: TrainState, subnets: Mapping[str, Subnet] | None = None) -> dict[str, Chosen]:
+        del state
+        return _switches(slots) if subnets is None else _owners(slots, subnets, private_affine)
+
+    return Algorithm(
+        slots=slots,
+        init=lambda seed: engine.init(seed, slots),
+        propose=lambda arrays, step: nothing,
+        step=engine.step(slots),
+        observe=learn_nothing,
+        finish=finish,
+    )
+
+
+def _switches(slots: Sequence[Slot]) -> dict[str, Chosen]:
+    return {s.name: Chosen(np.array(s.subnet, np.int32), s.affine, s.stats) for s in reversed(slots)}
+
+
+def _owners(slots: Sequence[Slot], subnets: Mapping[str, Subnet], private: bool) -> dict[str, Chosen]:
+    """Each asked-for subnet with the gammas and betas of the switch that it equals."""
+    by_channels: dict[Any, Slot] = {slot.subnet: slot for slot in reversed(slots)}
+    result = {}
+    for name, subnet in subnets.items():
+        slot = by_channels.get(tuple(subnet.tolist()), None if private else slots[0])
+        if slot is None:
+            raise UserError(
+                f"{name}: a slimmable network runs at its switches only "
+                f"({', '.join(s.name for s in slots)}), "
+                "because gammas and betas are private. Train a US-Net for arbitrary widths."
+            )
+        result[name] = Chosen(subnet, slot.affine, slot.stats)
+    return result

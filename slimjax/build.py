@@ -1,0 +1,204 @@
+"""From a config to the objects of a run. The only reader of configs."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import inspect
+import math
+from collections.abc import Iterator
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from flax import linen as nn
+from jax.sharding import Mesh
+from ml_collections import ConfigDict
+
+from slimjax import models, optimizers, sharding
+from slimjax.algorithms import ALGORITHMS, Algorithm
+from slimjax.config import validate
+from slimjax.data import augment, images, pipeline, sources
+from slimjax.data.dataset import Dataset, DatasetInfo
+from slimjax.engine import Engine
+from slimjax.errors import UserError
+from slimjax.layers import BatchNorm
+from slimjax.supernet import Supernet
+from slimjax.widths import Rounding, Subnet, width_name
+
+Rows = dict[str, np.ndarray]
+
+
+@dataclasses.dataclass(frozen=True)
+class Experiment:
+    """Everything a run is made of. `steps` are updates in all."""
+
+    config: ConfigDict
+    dataset: Dataset
+    net: Supernet
+    engine: Engine
+    algorithm: Algorithm
+    schedule: optax.Schedule
+    mesh: Mesh
+    steps: int
+
+    def train_batches(self, start_step: int = 0) -> pipeline.TrainBatches:
+        """This process's rows of the training stream, from `start_step`."""
+        return self._stream(self.config.train.batch_size, self.config.seed, start_step)
+
+    def calibration_batches(self) -> Iterator[Rows]:
+        """This process's rows of the calibration images: a shuffled part of the training split."""
+        size, count = self.config.calibration.batch_size, self.config.calibration.images
+        stream = self._stream(size, self.config.seed + 1)
+        try:
+            for _ in range(count // size):
+                yield next(stream)
+        finally:
+            stream.close()
+
+    def evaluation_batches(self) -> Iterator[Rows]:
+        """This process's rows of one pass over the evaluation split."""
+        return pipeline.eval_batches(
+            self.dataset.split(self.config.evaluation.split),
+            batch_size=self.config.evaluation.batch_size,
+            transform=self._host_transform(train=False),
+            process_index=jax.process_index(),
+            process_count=jax.process_count(),
+        )
+
+    def evaluation_subnets(self) -> dict[str, Subnet] | None:
+        """The config's evaluation widths as named subnets; None: the algorithm's own."""
+        widths = self.config.evaluation.widths
+        return {width_name(w): self.net.space.uniform(w) for w in widths} if widths else None
+
+    def _stream(self, batch_size: int, seed: int, start_step: int = 0) -> pipeline.TrainBatches:
+        return pipeline.TrainBatches(
+            self.dataset.split("train"),
+            batch_size=batch_size,
+            seed=seed,
+            transform=self._host_transform(train=True),
+            process_index=jax.process_index(),
+            process_count=jax.process_count(),
+            start_step=start_step,
+        )
+
+    def _host_transform(self, train: bool) -> Any:
+        name, size = self.config.data.augment, self.dataset.info.image_shape[0]
+        return images.host_transform(name, size, train)
+
+
+def build(config: ConfigDict) -> Experiment:
+    """Checks the config and builds the run.
+
+    Raises:
+      UserError: with every mistake of the config, or the first one that only the data reveals.
+    """
+    validate(config, jax.device_count())
+    mesh = sharding.make_mesh(config.devices)
+    dataset = load_data(config)
+    net = build_net(config, dataset.info.image_shape, dataset.info.num_classes, mesh.size)
+    per_epoch = dataset.info.splits["train"] / config.train.batch_size
+    steps = config.train.steps or math.ceil(config.train.epochs * per_epoch)
+    schedule = build_schedule(config, steps, per_epoch)
+    engine = build_engine(config, net, schedule, dataset.info)
+    algorithm = build_algorithm(config, engine)
+    return Experiment(config, dataset, net, engine, algorithm, schedule, mesh, steps)
+
+
+def load_data(config: ConfigDict) -> Dataset:
+    fields = {key: value for key, value in config.data.items() if key not in ("name", "augment")}
+    return sources.load(config.data.name, **fields, seed=config.seed)
+
+
+def build_net(
+    config: ConfigDict, image_shape: tuple[int, int, int], num_classes: int, devices: int = 1
+) -> Supernet:
+    """The supernet of a config for images [H, W, C]."""
+    entry, wanted = models.lookup(config.model.name), config.model
+    shards = devices if config.batch_norm.statistics == "device" else 1
+    model = entry.build(
+        num_classes=num_classes,
+        norm=functools.partial(BatchNorm, shards=shards, unbiased=config.batch_norm.unbiased),
+        dtype=jnp.dtype(wanted.dtype),
+        **{key: _hashable(value) for key, value in wanted.options.items()},
+    )
+    rounding = Rounding(wanted.rounding or entry.rounding.policy, wanted.divisor or entry.rounding.divisor)
+    return make_supernet(entry, model, image_shape, rounding, wanted.min_width)
+
+
+def make_supernet(
+    entry: models.Entry,
+    model: nn.Module,
+    image_shape: tuple[int, int, int],
+    rounding: Rounding | None = None,
+    min_width: float | None = None,
+) -> Supernet:
+    """A supernet with the conventions of a model's entry, where they are not overridden."""
+    return Supernet(
+        model,
+        image_shape,
+        rounding or entry.rounding,
+        min_width or entry.min_width,
+        entry.counts_pooling,
+    )
+
+
+def build_schedule(config: ConfigDict, steps: int, steps_per_epoch: float) -> optax.Schedule:
+    wanted = config.optimizer
+    return optimizers.schedule(
+        wanted.schedule,
+        wanted.learning_rate,
+        steps=steps,
+        steps_per_epoch=max(1, round(steps_per_epoch)),
+        warmup_steps=round(wanted.warmup_epochs * steps_per_epoch),
+        factor=wanted.factor,
+        milestones=wanted.milestones,
+    )
+
+
+def build_engine(config: ConfigDict, net: Supernet, schedule: optax.Schedule, info: DatasetInfo) -> Engine:
+    wanted = config.optimizer
+    return Engine(
+        net=net,
+        optimizer=optimizers.sgd(
+            schedule,
+            momentum=wanted.momentum,
+            nesterov=wanted.nesterov,
+            weight_decay=wanted.weight_decay,
+            clip_norm=wanted.clip_norm,
+        ),
+        prepare_train=augment.train_transform(config.data.augment, info),
+        prepare_test=augment.test_transform(config.data.augment, info),
+        label_smoothing=config.train.label_smoothing,
+        smoothing_form=config.train.smoothing_form,
+        micro_batches=config.train.micro_batches,
+        stats_rate=config.batch_norm.momentum,
+        average_decay=config.train.average_decay,
+    )
+
+
+def build_algorithm(config: ConfigDict, engine: Engine) -> Algorithm:
+    """The configured algorithm; its arguments are the other fields of `config.algorithm`."""
+    make = ALGORITHMS[config.algorithm.name]
+    options = {key: value for key, value in config.algorithm.items() if key != "name"}
+    known = {name: p for name, p in inspect.signature(make).parameters.items() if name != "engine"}
+    if unknown := sorted(set(options) - set(known)):
+        raise UserError(
+            f"config.algorithm: {config.algorithm.name} has no {', '.join(unknown)}. It has: {', '.join(known)}."
+        )
+    for name, value in options.items():
+        if _kind(value) is not _kind(known[name].default):
+            expected = type(known[name].default).__name__
+            raise UserError(f"config.algorithm.{name}: expected a {expected}; got {value!r}.")
+    return make(engine, **options)
+
+
+def _kind(value: Any) -> type:
+    """ml_collections lets strings through for tuples, and JSON turns tuples into lists."""
+    return tuple if isinstance(value, list) else type(value)
+
+
+def _hashable(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value

@@ -1,0 +1,199 @@
+"""The command line: `slimjax VERB ...`. A mistake of the user's is one message and exit code 2."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import pathlib
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
+from typing import Any
+
+from slimjax.errors import UserError
+
+Verb = Callable[[argparse.Namespace, list[str]], None]
+
+
+class Parser(argparse.ArgumentParser):
+    """An argument parser whose mistakes are `UserError`s."""
+
+    def error(self, message: str) -> Any:
+        raise UserError(f"{message}\n{self.format_usage().strip()}")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs one verb; returns the exit code: 0 done, 1 the run failed, 2 a mistake of the user's."""
+    argv = list(sys.argv[1:] if argv is None else argv)
+    try:
+        arguments, rest = make_parser().parse_known_args(argv)
+        arguments.run(arguments, rest)
+    except UserError as error:
+        return _fail(argv, str(error), 2)
+    except _run_errors() as error:
+        return _fail(argv, str(error), 1)
+    return 0
+
+
+def make_parser() -> Parser:
+    parser = Parser("slimjax", description="Networks that run at many widths.", allow_abbrev=False)
+    verbs = parser.add_subparsers(title="verbs", required=True, metavar="VERB", parser_class=Parser)
+    for name, (run, define) in VERBS.items():
+        verb = verbs.add_parser(name, help=run.__doc__, description=run.__doc__, allow_abbrev=False)
+        verb.add_argument(
+            "--json", action="store_true", help="print one line of JSON on stdout, nothing else"
+        )
+        verb.set_defaults(run=run)
+        define(verb)
+    return parser
+
+
+def run_train(arguments: argparse.Namespace, rest: list[str]) -> None:
+    """Train, calibrate, evaluate, report; on the same workdir, resume. Overrides: --config.key=value."""
+    from slimjax import train  # after the arguments: importing JAX takes seconds
+
+    config = _load_config(arguments.config, rest)
+    _start_jax()
+    _print_rows(arguments, train.train(config, arguments.workdir, "slimjax " + " ".join(sys.argv[1:])))
+
+
+def run_evaluate(arguments: argparse.Namespace, rest: list[str]) -> None:
+    """Calibrate and measure any widths of a trained network."""
+    from slimjax import evaluate_run
+
+    _no_more(rest)
+    _start_jax()
+    subnet = None if arguments.subnet is None else _parse_json("--subnet", arguments.subnet)
+    _print_rows(arguments, evaluate_run.run(arguments.workdir, _floats("--widths", arguments.widths), subnet))
+
+
+def run_cost(arguments: argparse.Namespace, rest: list[str]) -> None:
+    """Count MACs and parameters of a network at a width."""
+    from slimjax import cost_query
+
+    _no_more(rest)
+    subnet = None if arguments.subnet is None else _parse_json("--subnet", arguments.subnet)
+    answer = cost_query.run(
+        arguments.model,
+        width=arguments.width,
+        subnet=subnet,
+        multiplier=arguments.multiplier,
+        num_classes=arguments.num_classes,
+        image_size=arguments.image_size,
+    )
+    if arguments.json:
+        print(json.dumps(answer))
+    else:
+        print("\n".join(f"{key:>14}  {_readable(value)}" for key, value in answer.items()))
+
+
+def _define_train(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--config", required=True, help="a config file; it is Python code and is run")
+    parser.add_argument("--workdir", required=True, help="where checkpoints and results go; gs:// works")
+
+
+def _define_evaluate(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--workdir", required=True, help="of a training run")
+    parser.add_argument("--widths", help="uniform widths, such as 0.25,0.3,1")
+    parser.add_argument("--subnet", help="channels by group, such as '{\"stage1\": 8}'; others stay full")
+
+
+def _define_cost(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--model", required=True)
+    parser.add_argument("--width", type=float, help="uniform width multiplier (default: 1)")
+    parser.add_argument("--subnet", help="channels by group, such as '{\"stage1\": 8}'; others stay full")
+    parser.add_argument("--multiplier", type=float, help="of all channels, for example 2 for ResNet-20 2x")
+    parser.add_argument("--num-classes", "--num_classes", type=int)
+    parser.add_argument("--image-size", "--image_size", type=int, help="pixels of a side")
+
+
+VERBS: Mapping[str, tuple[Verb, Callable[[argparse.ArgumentParser], None]]] = MappingProxyType(
+    {
+        "train": (run_train, _define_train),
+        "evaluate": (run_evaluate, _define_evaluate),
+        "cost": (run_cost, _define_cost),
+    }
+)
+
+
+def _load_config(path: str, overrides: list[str]) -> Any:
+    """The file's config with `--config.key=value` overrides, through ml_collections."""
+    from absl import flags
+    from ml_collections import config_flags
+
+    if not pathlib.Path(path.split(":")[0]).is_file():
+        raise UserError(f"--config: expected a Python file with get_config(), got {path!r}: no such file.")
+    _no_more([argument for argument in overrides if not argument.startswith("--config.")])
+    values = flags.FlagValues()
+    config_flags.DEFINE_config_file("config", flag_values=values)
+    try:
+        values(["slimjax", f"--config={path}", *overrides])
+    except (flags.Error, AttributeError, KeyError, TypeError, ValueError) as error:
+        raise UserError(f"config {path}: {str(error).strip()}") from error
+    return values["config"].value
+
+
+def _start_jax() -> None:
+    """Joins the launch's other processes and keeps compiled programs from run to run."""
+    import jax
+
+    from slimjax import sharding
+
+    cache = os.environ.get("JAX_COMPILATION_CACHE_DIR", "~/.cache/slimjax/programs")
+    jax.config.update("jax_compilation_cache_dir", str(pathlib.Path(cache).expanduser()))
+    sharding.initialize_processes()
+
+
+def _print_rows(arguments: argparse.Namespace, rows: list[dict[str, Any]]) -> None:
+    import jax
+
+    from slimjax import report
+
+    if jax.process_index() == 0:
+        print(json.dumps(rows) if arguments.json else report.format_table(rows), flush=True)
+
+
+def _run_errors() -> tuple[type[Exception], ...]:
+    """Failures of a run that explain themselves; imported only when something has failed."""
+    from slimjax.checkpoint import CheckpointError, NonFiniteError
+    from slimjax.train import TrainingError
+
+    return (CheckpointError, NonFiniteError, TrainingError)
+
+
+def _fail(argv: Sequence[str], message: str, code: int) -> int:
+    verb = next((word for word in argv if not word.startswith("-")), "")
+    print(f"slimjax {verb}: error: {message}".replace("slimjax :", "slimjax:"), file=sys.stderr)
+    return code
+
+
+def _no_more(rest: list[str]) -> None:
+    if rest:
+        raise UserError(
+            f"unexpected arguments: {' '.join(rest)}. Config fields are set by --config.key=value."
+        )
+
+
+def _parse_json(flag: str, text: str) -> Any:
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError as error:
+        raise UserError(f'{flag}: expected JSON such as {{"stage1": 8}}, got {text!r} ({error}).') from error
+
+
+def _floats(flag: str, text: str | None) -> list[float] | None:
+    if text is None:
+        return None
+    try:
+        return [float(word) for word in text.split(",")]
+    except ValueError as error:
+        raise UserError(f"{flag}: expected numbers such as 0.25,0.5,1, got {text!r}.") from error
+
+
+def _readable(value: Any) -> str:
+    return f"{value:,}" if isinstance(value, int) else str(value)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

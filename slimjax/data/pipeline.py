@@ -1,0 +1,161 @@
+"""Batches on the host: the step number alone decides what a batch holds.
+
+The training data is one infinite stream: epoch after epoch, each in an order of its own. Batch t is rows
+[t B, (t + 1) B) of the stream, of which process p of P takes the p-th block of B / P rows. So the whole state
+is the next step, a resume is exact, and the number of processes may change in between. Grain's threads make
+whole batches ahead of time.
+
+The order is a numpy permutation instead of Grain's index shuffle, which costs 20 us an example on small
+data (a batch of 128 digits: 4.8 ms with it, 0.3 ms without), and may change with Grain's version.
+"""
+
+import functools
+import math
+import os
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping
+
+import grain
+import numpy as np
+
+from slimjax.data.dataset import Example, Source, mistake
+
+Batch = dict[str, np.ndarray]
+
+_THREADS = min(16, os.cpu_count() or 1)
+_PREFETCH = max(2, _THREADS)  # batches; fewer than threads would leave threads idle
+_ORDER, _TRANSFORM = 0, 1  # separate random streams of one seed
+
+
+class TrainBatches(Iterator[Batch]):
+    """This process's rows of each training batch, for ever: "image" uint8 [b, H, W, C], "label" int32 [b].
+
+    The data is reshuffled each epoch. Batches are always full: one that reaches the end of an epoch goes on
+    with the next, so each epoch holds every example exactly once.
+    Differs: the papers' loaders drop the remainder of each epoch.
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        *,
+        batch_size: int,
+        seed: int,
+        transform: Callable[[Example, np.random.Generator], Example] | None = None,
+        process_index: int = 0,
+        process_count: int = 1,
+        start_step: int = 0,
+        num_threads: int = _THREADS,
+        prefetch: int = _PREFETCH,
+    ) -> None:
+        """Args:
+            batch_size: of the global batch, over all processes.
+            seed: decides the order, and what `transform` draws.
+            transform: makes images of many sizes equal in size (`images.host_transform`).
+            start_step: the step of the first batch.
+            num_threads, prefetch: batches made at the same time, and kept ready.
+
+        Raises:
+            UserError: a batch larger than the data, or not divisible among the processes.
+        """
+        self._rows = _rows_per_process(batch_size, process_index, process_count)
+        if batch_size > len(source):
+            expected = f"at most the {len(source)} training images"
+            raise mistake("data.batch_size", expected, str(batch_size), "Lower it, or use more images.")
+        self._source, self._seed, self._transform = source, seed, transform
+        self._batch_size, self._first_row = batch_size, process_index * self._rows
+        # Batches that are being made at the same time share an epoch, or two.
+        self._order = functools.lru_cache(maxsize=2)(functools.partial(_epoch_order, seed, len(source)))
+        self._iterator = _iterate(self._batch, sys.maxsize, num_threads, prefetch)
+        self.set_state({"next_step": start_step})
+
+    def __next__(self) -> Batch:
+        return next(self._iterator)
+
+    def get_state(self) -> dict[str, int]:
+        """Returns all there is to save; it holds for any number of processes."""
+        return {"next_step": self._iterator.get_state()["next_index"]}
+
+    def set_state(self, state: Mapping[str, int]) -> None:
+        """Makes batch `next_step` the next one."""
+        self._iterator.set_state({"next_index": int(state["next_step"])})
+
+    def close(self) -> None:
+        """Stops the prefetching threads; no batch can be taken afterwards."""
+        self._iterator.close()
+
+    def _batch(self, step: int) -> Batch:
+        start = step * self._batch_size + self._first_row
+        return _stack(self._example(row) for row in range(start, start + self._rows))
+
+    def _example(self, row: int) -> Example:
+        """Row `row` of the infinite stream."""
+        epoch, place = divmod(row, len(self._source))
+        example = self._source[self._order(epoch)[place]]
+        if self._transform is None:
+            return example
+        return self._transform(example, np.random.default_rng((self._seed, _TRANSFORM, row)))
+
+
+def eval_batches(
+    source: Source,
+    *,
+    batch_size: int,
+    transform: Callable[[Example], Example] | None = None,
+    process_index: int = 0,
+    process_count: int = 1,
+    num_threads: int = _THREADS,
+    prefetch: int = _PREFETCH,
+) -> Iterator[Batch]:
+    """One pass in order over this process's rows of each batch, with "weight" float32 [b].
+
+    The last batch is filled up with copies of the last example, of weight 0 (real ones: 1), so that every
+    process sees the same number of batches of one shape, and weighted sums over them are exact.
+
+    Raises:
+        UserError: no examples, or a batch that cannot be divided among the processes.
+    """
+    rows = _rows_per_process(batch_size, process_index, process_count)
+    size = len(source)
+    if not size:
+        raise mistake("evaluation", "at least one image", "an empty split", "Choose another split.")
+
+    def example(row: int) -> Example:
+        found = source[min(row, size - 1)]
+        return {**(found if transform is None else transform(found)), "weight": np.float32(row < size)}
+
+    def batch(step: int) -> Batch:
+        start = step * batch_size + process_index * rows
+        return _stack(example(row) for row in range(start, start + rows))
+
+    return _iterate(batch, math.ceil(size / batch_size), num_threads, prefetch)
+
+
+def _epoch_order(seed: int, size: int, epoch: int) -> np.ndarray:
+    return np.random.default_rng((seed, _ORDER, epoch)).permutation(size)
+
+
+def _rows_per_process(batch_size: int, process_index: int, process_count: int) -> int:
+    if batch_size < 1 or batch_size % process_count:
+        expected = f"a positive multiple of the {process_count} processes"
+        raise mistake("data.batch_size", expected, str(batch_size), "Change one of the two.")
+    if not 0 <= process_index < process_count:
+        raise ValueError(f"process_index {process_index} is outside the {process_count} processes")
+    return batch_size // process_count
+
+
+def _iterate(
+    make: Callable[[int], Batch], steps: int, num_threads: int, prefetch: int
+) -> grain.DatasetIterator:
+    options = grain.ReadOptions(num_threads=num_threads, prefetch_buffer_size=prefetch)
+    return iter(grain.MapDataset.range(steps).map(make).to_iter_dataset(options))
+
+
+def _stack(examples: Iterable[Example]) -> Batch:
+    """Stacks examples of one shape. Raises UserError if their images differ in size."""
+    listed = list(examples)
+    shapes = sorted({example["image"].shape for example in listed})
+    if len(shapes) > 1:
+        remedy = "Choose a data.augment that brings them to one: basic, mobile, tfnas."
+        raise mistake("data.augment", "images of one size", f"sizes such as {shapes[:2]}", remedy)
+    return {key: np.stack([example[key] for example in listed]) for key in listed[0]}

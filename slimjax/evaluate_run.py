@@ -1,0 +1,55 @@
+"""`slimjax evaluate`: any widths of a finished or running training, from its newest checkpoint."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from etils import epath
+from ml_collections import ConfigDict
+
+from slimjax.build import Experiment, build
+from slimjax.checkpoint import Checkpointer
+from slimjax.errors import UserError
+from slimjax.evaluate import FrontRow, evaluate
+from slimjax.train import checkpoints, restore
+from slimjax.widths import Subnet, width_name
+
+
+def run(directory: str, widths: Sequence[float] | None, channels: Mapping[str, int] | None) -> list[FrontRow]:
+    """Rows as in front.json for the asked-for subnets; by default those that training reported.
+
+    Raises:
+      UserError: no run or no checkpoint in the directory, or an illegal width.
+    """
+    experiment = build(load_config(directory))
+    wanted = asked(experiment, widths, channels)
+    with Checkpointer(checkpoints(directory), read_only=True) as saver:
+        restored = restore(experiment, saver)
+    if restored is None:
+        raise UserError(
+            f"{directory}: no checkpoint yet. Train first: slimjax train --workdir {directory} ..."
+        )
+    state, _ = restored
+    return evaluate(experiment, state, experiment.algorithm.finish(state, wanted))
+
+
+def asked(
+    experiment: Experiment, widths: Sequence[float] | None, channels: Mapping[str, int] | None
+) -> dict[str, Subnet] | None:
+    """The asked-for subnets by name."""
+    if widths is None and channels is None:
+        return experiment.evaluation_subnets()
+    space = experiment.net.space
+    subnets = {width_name(width): space.uniform(width) for width in widths or ()}
+    return subnets if channels is None else {**subnets, "subnet": space.from_channels(channels)}
+
+
+def load_config(directory: str) -> ConfigDict:
+    """The config that a run wrote down."""
+    path = epath.Path(directory) / "config.json"
+    if not path.exists():
+        raise UserError(f"--workdir {directory}: expected a training run, but it has no config.json.")
+    values: Any = json.loads(path.read_text())
+    return ConfigDict(values)

@@ -1,0 +1,315 @@
+"""Layers whose channels can be narrowed at run time.
+
+There is one code path. Every layer cuts its arrays to the static sizes of its groups, then masks them to
+the active counts where there are any; so masked, bucketed and sliced subnets run the same lines. Entries
+outside a subnet are cut away or replaced by zero *before* any arithmetic: they cannot change a result,
+even if they hold NaN, and their gradient is exactly zero.
+
+Activations carry their group (`FeatureMap`), so that adding two groups that are not tied is an error when
+the network is traced, not a wrong result later.
+
+Variables live in three collections: `params` (kernels and biases), `affine` (gamma and beta of the
+norms, apart because switchable batch norm keeps one set per switch) and `batch_stats`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+from slimjax.widths import Group, Width, Widths
+
+Axis = int | Group
+"""One axis of a declared array: a plain length, or a group that can be narrowed."""
+
+Initializer = Callable[[jax.Array, tuple[int, ...]], jax.Array]
+
+
+@functools.partial(jax.tree_util.register_dataclass, data_fields=["value", "widths"], meta_fields=["group"])
+@dataclasses.dataclass(frozen=True)
+class FeatureMap:
+    """An activation, the group of its last axis, and the widths of all groups.
+
+    Invariant: inactive channels are exactly zero. `map` keeps it, whatever the function does to zeros.
+    """
+
+    value: jax.Array
+    group: Group
+    widths: Widths
+
+    @classmethod
+    def of(cls, image: jax.Array, widths: Widths | None = None) -> FeatureMap:
+        """Starts a network from images [B, H, W, C]; `widths=None` runs every group at full size."""
+        return cls(image, Group("image", image.shape[-1], fixed=True), widths or {})
+
+    def width_of(self, group: Group) -> Width:
+        return self.widths.get(group.name, Width(group.channels))
+
+    def map(self, function: Callable[[jax.Array], jax.Array]) -> FeatureMap:
+        """Applies an elementwise or pooling function; inactive channels stay zero."""
+        return self.with_value(mask_axis(function(self.value), self.width_of(self.group), -1))
+
+    def with_value(self, value: jax.Array, group: Group | None = None) -> FeatureMap:
+        return FeatureMap(value, group or self.group, self.widths)
+
+    def __add__(self, other: FeatureMap) -> FeatureMap:
+        return self.with_value(self.value + self._tied(other, "add").value)
+
+    def __mul__(self, other: FeatureMap) -> FeatureMap:
+        return self.with_value(self.value * self._tied(other, "multiply").value)
+
+    def _tied(self, other: FeatureMap, verb: str) -> FeatureMap:
+        if self.group != other.group:
+            raise TypeError(
+                f"cannot {verb} feature maps of different groups: {self.group.name!r} "
+                f"({self.group.channels} channels) and {other.group.name!r} ({other.group.channels}). "
+                "Give the layers that meet here the same group."
+            )
+        return other
+
+
+def mask_axis(value: jax.Array, width: Width, axis: int) -> jax.Array:
+    """Zeroes the inactive entries of one axis; the identity where the width has no active count."""
+    mask = width.mask()
+    if mask is None:
+        return value
+    shape = [1] * value.ndim
+    shape[axis] = mask.size
+    return jnp.where(mask.reshape(shape), value, jnp.zeros((), value.dtype))
+
+
+def pad_shortcut(x: FeatureMap, group: Group, stride: int = 1) -> FeatureMap:
+    """Parameter-free shortcut into another group: subsample, then zero-pad (or drop) trailing channels.
+
+    Paper: He et al. 2016, option A. Differs: the zeros all come last, so that subnets stay leading slices.
+    """
+    width = x.width_of(group)
+    value = x.value[:, ::stride, ::stride, : width.size]
+    value = jnp.pad(value, [(0, 0)] * 3 + [(0, width.size - value.shape[-1])])
+    return x.with_value(mask_axis(value, width, -1), group)
+
+
+class SlimLayer(nn.Module):
+    """Base of the layers that own arrays: declare at full size, use at the size of the subnet."""
+
+    def declare(
+        self, name: str, init: Initializer, axes: Sequence[Axis], collection: str = "params"
+    ) -> nn.Variable:
+        """A variable whose full shape is `axes`. `records.trace` listens to these calls."""
+        shape = tuple(axis.channels if isinstance(axis, Group) else axis for axis in axes)
+        return self.variable(
+            collection, name, lambda: init(self.make_rng("params"), shape).astype(jnp.float32)
+        )
+
+    def weight(
+        self, name: str, init: Initializer, axes: Sequence[Axis], x: FeatureMap, collection: str = "params"
+    ) -> jax.Array:
+        """Declares an array and returns it cut and masked to the widths that `x` carries."""
+        return self.narrow(self.declare(name, init, axes, collection).value, axes, x, name)
+
+    def narrow(self, value: jax.Array, axes: Sequence[Axis], x: FeatureMap, name: str) -> jax.Array:
+        """Cuts, then masks. Arrays that were sliced before (`slicing.cut`) pass through uncut."""
+        for position, axis in enumerate(axes):
+            width = x.width_of(axis) if isinstance(axis, Group) else Width(axis)
+            full = axis.channels if isinstance(axis, Group) else axis
+            if value.shape[position] not in (full, width.size):
+                raise ValueError(
+                    f"{'/'.join(self.path)}/{name}: axis {position} has {value.shape[position]} entries; "
+                    f"expected {full} (the full size) or {width.size} (the subnet's). "
+                    "Were these variables made for another network or another subnet?"
+                )
+            value = jax.lax.slice_in_dim(value, 0, width.size, axis=position)
+            value = mask_axis(value, width, position)
+        return value
+
+
+def conv_init(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
+    """N(0, 2 / (k * k * c_out)), `shape` [k, k, c_in, c_out]: He's rule by fan-out, as in S-Net."""
+    return jax.random.normal(key, shape) * (2.0 / (shape[0] * shape[1] * shape[3])) ** 0.5
+
+
+def dense_init(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
+    """N(0, 0.01^2), the classifiers' initialisation in S-Net and US-Net."""
+    return 0.01 * jax.random.normal(key, shape)
+
+
+def zeros(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
+    del key
+    return jnp.zeros(shape)
+
+
+def ones(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
+    del key
+    return jnp.ones(shape)
+
+
+class Conv(SlimLayer):
+    """Convolution into `group`, padded by kernel_size // 2 on every side (unlike TensorFlow's SAME)."""
+
+    group: Group
+    kernel_size: int = 3
+    stride: int = 1
+    use_bias: bool = False
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: FeatureMap) -> FeatureMap:
+        k = self.kernel_size
+        kernel = self.weight("kernel", conv_init, (k, k, x.group, self.group), x)
+        value = _convolve(x.value, kernel, self.stride, self.dtype)
+        if self.use_bias:
+            value += self.weight("bias", zeros, (self.group,), x).astype(self.dtype)
+        return x.with_value(value, self.group)
+
+
+class DepthwiseConv(SlimLayer):
+    """One filter per channel: the output stays in the input's group."""
+
+    kernel_size: int = 3
+    stride: int = 1
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: FeatureMap) -> FeatureMap:
+        k = self.kernel_size
+        # Named apart from "kernel" because the papers do not decay depthwise weights (optimizers.py).
+        kernel = self.weight("depthwise_kernel", conv_init, (k, k, 1, x.group), x)
+        return x.with_value(_convolve(x.value, kernel, self.stride, self.dtype, kernel.shape[-1]))
+
+
+def _convolve(x: jax.Array, kernel: jax.Array, stride: int, dtype: Any, groups: int = 1) -> jax.Array:
+    pad = kernel.shape[0] // 2
+    return jax.lax.conv_general_dilated(
+        x.astype(dtype),
+        kernel.astype(dtype),
+        window_strides=(stride, stride),
+        padding=[(pad, pad), (pad, pad)],
+        dimension_numbers=("NHWC", "HWIO", "NHWC"),
+        feature_group_count=groups,
+    )
+
+
+class Dense(SlimLayer):
+    """Matrix product over the last axis into `group`."""
+
+    group: Group
+    use_bias: bool = True
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: FeatureMap) -> FeatureMap:
+        kernel = self.weight("kernel", dense_init, (x.group, self.group), x)
+        value = x.value.astype(self.dtype) @ kernel.astype(self.dtype)
+        if self.use_bias:
+            value += self.weight("bias", zeros, (self.group,), x).astype(self.dtype)
+        return x.with_value(value, self.group)
+
+
+class BatchNorm(SlimLayer):
+    """Batch normalisation that never averages over batches: whoever calls decides what becomes of statistics.
+
+    Training normalises with the batch's own (biased) statistics. If `batch_stats` is mutable, the entries
+    that this width owns are *replaced* by this batch's mean and variance and all others are left alone;
+    `batch_stats.blend` makes running or cumulative averages of them. Outside training the collection is
+    read. Statistics and normalisation are float32 whatever the compute type.
+
+    Args:
+      epsilon: added to the variance.
+      shards: the batch is normalised in this many equal parts, each with its own statistics (per-device
+        statistics when it equals the device count); 1 means global statistics. Stored: mean over parts.
+      unbiased: store the variance with n / (n - 1), as PyTorch's running variance has it.
+
+    Raises:
+      ValueError: statistics are to be collected outside training, or are missing outside training.
+    """
+
+    epsilon: float = 1e-5
+    shards: int = 1
+    unbiased: bool = False
+
+    @nn.compact
+    def __call__(self, x: FeatureMap, train: bool) -> FeatureMap:
+        axes = (x.group,)
+        gamma = self.weight("scale", ones, axes, x, "affine")
+        beta = self.weight("bias", zeros, axes, x, "affine")
+        value = x.value.astype(jnp.float32)
+        if train:
+            shards = 1 if self.is_initializing() else self.shards
+            value = value.reshape(shards, -1, *value.shape[1:])
+            reduced = tuple(range(1, value.ndim - 1))
+            mean = value.mean(reduced, keepdims=True)
+            variance = jnp.square(value - mean).mean(reduced, keepdims=True)
+            if self.is_mutable_collection("batch_stats"):
+                self._store(x, mean, variance, count=value[0, ..., 0].size)
+        else:
+            mean, variance = self._load(x)
+        value = (value - mean) * (gamma * jax.lax.rsqrt(variance + self.epsilon)) + beta
+        return x.with_value(value.reshape(x.value.shape).astype(x.value.dtype))
+
+    def _store(self, x: FeatureMap, mean: jax.Array, variance: jax.Array, count: int) -> None:
+        variables = self._statistics(x)
+        if self.is_initializing():
+            return
+        correction = count / (count - 1) if self.unbiased and count > 1 else 1.0
+        mask = x.width_of(x.group).mask()
+        for variable, batch in zip(variables, (mean, variance * correction), strict=True):
+            new = batch.reshape(self.shards, -1).mean(0)
+            owned = variable.value[: new.size]
+            new = new if mask is None else jnp.where(mask, new, owned)
+            variable.value = variable.value.at[: new.size].set(new)
+
+    def _load(self, x: FeatureMap) -> tuple[jax.Array, jax.Array]:
+        if self.is_mutable_collection("batch_stats"):
+            raise ValueError(
+                f"{'/'.join(self.path)}: batch statistics are collected in training mode only; "
+                "collecting them with train=False would leave them as they are."
+            )
+        if not self.has_variable("batch_stats", "mean"):
+            raise ValueError(
+                f"{'/'.join(self.path)}: no batch_stats for this subnet; "
+                "calibrate it first (batch_stats.calibrate)."
+            )
+        mean, variance = (self.narrow(v.value, (x.group,), x, "batch_stats") for v in self._statistics(x))
+        return mean, variance
+
+    def _statistics(self, x: FeatureMap) -> tuple[nn.Variable, nn.Variable]:
+        mean = self.declare("mean", zeros, (x.group,), "batch_stats")
+        return mean, self.declare("var", ones, (x.group,), "batch_stats")
+
+
+class GlobalPool(nn.Module):
+    """Mean over height and width, in float32: [B, H, W, C] to [B, C]."""
+
+    @nn.compact
+    def __call__(self, x: FeatureMap) -> FeatureMap:
+        return x.map(lambda value: value.astype(jnp.float32).mean((1, 2)))
+
+
+class SqueezeExcite(nn.Module):
+    """Channel attention: pool, reduce to `hidden`, ReLU, expand, gate, multiply. Hu et al. 2018, section 3.
+
+    `hidden` is a group of its own, and `gate` maps 0 to anything: inactive channels stay zero.
+    """
+
+    hidden: Group
+    gate: Callable[[jax.Array], jax.Array] = jax.nn.sigmoid
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: FeatureMap) -> FeatureMap:
+        squeezed = GlobalPool(name="pool")(x)
+        hidden = Dense(self.hidden, dtype=self.dtype, name="reduce")(squeezed).map(jax.nn.relu)
+        gate = Dense(x.group, dtype=self.dtype, name="expand")(hidden).map(self.gate)
+        return x * gate.map(lambda value: value[:, None, None, :].astype(x.value.dtype))
+
+
+def merge_variables(params: Any, affine: Any, batch_stats: Any | None = None) -> Mapping[str, Any]:
+    """The variables of one forward pass from the parts that the caller has chosen by name."""
+    variables = {"params": params, "affine": affine}
+    return variables if batch_stats is None else {**variables, "batch_stats": batch_stats}

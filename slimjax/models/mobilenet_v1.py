@@ -1,0 +1,55 @@
+"""MobileNet V1 with slimmable channels. Paper: Howard et al. 2017, table 1.
+
+Groups: the stem and the output of each of the 13 separable blocks; a depthwise convolution stays in the
+group of its input, so a group holds one pointwise output and the depthwise layer after it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+from slimjax.layers import BatchNorm, Conv, Dense, DepthwiseConv, FeatureMap, GlobalPool
+from slimjax.widths import Group, Widths
+
+# (channels, stride) of each separable block on ImageNet.
+BLOCKS = (
+    (64, 1), (128, 2), (128, 1), (256, 2), (256, 1), (512, 2),
+    (512, 1), (512, 1), (512, 1), (512, 1), (512, 1), (1024, 2), (1024, 1),
+)  # fmt: skip
+
+
+class MobileNetV1(nn.Module):
+    """Depthwise-separable blocks with ReLU; nothing is tied but depthwise layers to their inputs.
+
+    Args:
+      small_images: stem of stride 1, for images of 32 pixels (the 224-pixel strides are 2 for the stem
+        and for four blocks). The usual CIFAR variant; the papers do not define one.
+      norm, dtype: as in `CifarResNet`.
+    """
+
+    num_classes: int = 1000
+    multiplier: float = 1.0
+    small_images: bool = False
+    norm: Callable[..., nn.Module] = BatchNorm
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, images: jax.Array, widths: Widths | None = None, train: bool = False) -> jax.Array:
+        stem = Group("stem", int(32 * self.multiplier))
+        stride = 1 if self.small_images else 2
+        x = Conv(stem, stride=stride, dtype=self.dtype, name="stem")(FeatureMap.of(images, widths))
+        x = self.norm(name="stem_norm")(x, train).map(jax.nn.relu)
+        for i, (channels, stride) in enumerate(BLOCKS, 1):
+            group = Group(f"block{i}", int(channels * self.multiplier))
+            x = DepthwiseConv(stride=stride, dtype=self.dtype, name=f"block{i}_depthwise")(x)
+            x = self.norm(name=f"block{i}_norm1")(x, train).map(jax.nn.relu)
+            x = Conv(group, kernel_size=1, dtype=self.dtype, name=f"block{i}_pointwise")(x)
+            x = self.norm(name=f"block{i}_norm2")(x, train).map(jax.nn.relu)
+        x = GlobalPool(name="pool")(x)
+        logits = Dense(Group("logits", self.num_classes, fixed=True), dtype=self.dtype, name="classifier")(x)
+        return logits.value.astype(jnp.float32)

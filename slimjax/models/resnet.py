@@ -1,0 +1,73 @@
+"""CIFAR ResNets with slimmable channels: depth 6n + 2, three stages of n basic blocks.
+
+Groups: one per stage (its residual stream; the stem belongs to the first) and one per block (its inner
+width): 12, 18, 24 and 30 groups at depth 20, 32, 44 and 56, as in Joslim.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+from slimjax.layers import BatchNorm, Conv, Dense, FeatureMap, GlobalPool, pad_shortcut
+from slimjax.widths import Group, Widths
+
+
+class BasicBlock(nn.Module):
+    """conv-norm-relu-conv-norm, added to a parameter-free (option A) shortcut, relu."""
+
+    inner: Group
+    outer: Group
+    stride: int
+    norm: Callable[..., nn.Module]
+    dtype: Any
+
+    @nn.compact
+    def __call__(self, x: FeatureMap, train: bool) -> FeatureMap:
+        y = Conv(self.inner, stride=self.stride, dtype=self.dtype, name="conv1")(x)
+        y = self.norm(name="norm1")(y, train).map(jax.nn.relu)
+        y = Conv(self.outer, dtype=self.dtype, name="conv2")(y)
+        y = self.norm(name="norm2")(y, train)
+        shortcut = x if x.group == self.outer else pad_shortcut(x, self.outer, self.stride)
+        return (y + shortcut).map(jax.nn.relu)
+
+
+class CifarResNet(nn.Module):
+    """ResNet for small images. Paper: He et al. 2016, section 4.2 (3x3 stem, option-A shortcuts).
+
+    Args:
+      depth: 6n + 2.
+      multiplier: all channels times this (the papers' 1x to 5x).
+      channels: of the three stages, before the multiplier.
+      stem_stride: 1; 2 halves the resolution of images larger than CIFAR's need.
+      norm: called as `norm(name=...)` for every normalisation layer.
+      dtype: compute type of convolutions and the classifier; parameters and norms stay float32.
+    """
+
+    depth: int = 20
+    num_classes: int = 10
+    multiplier: int = 1
+    channels: tuple[int, ...] = (16, 32, 64)
+    stem_stride: int = 1
+    norm: Callable[..., nn.Module] = BatchNorm
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, images: jax.Array, widths: Widths | None = None, train: bool = False) -> jax.Array:
+        stages = [Group(f"stage{s}", c * self.multiplier) for s, c in enumerate(self.channels, 1)]
+        x = FeatureMap.of(images, widths)
+        x = Conv(stages[0], stride=self.stem_stride, dtype=self.dtype, name="stem")(x)
+        x = self.norm(name="stem_norm")(x, train).map(jax.nn.relu)
+        for stage in stages:
+            for block in range(1, (self.depth - 2) // 6 + 1):
+                name = f"{stage.name}_block{block}"
+                inner = Group(f"{stage.name}/block{block}", stage.channels)
+                stride = 2 if block == 1 and stage != stages[0] else 1
+                x = BasicBlock(inner, stage, stride, self.norm, self.dtype, name=name)(x, train)
+        x = GlobalPool(name="pool")(x)
+        logits = Dense(Group("logits", self.num_classes, fixed=True), dtype=self.dtype, name="classifier")(x)
+        return logits.value.astype(jnp.float32)

@@ -1,0 +1,75 @@
+"""The papers' training recipes, from which config files start.
+
+Each returns a complete config: `default_config` with the fields changed that the paper, or the data, fixes.
+"""
+
+from __future__ import annotations
+
+from ml_collections import ConfigDict
+
+from slimjax.config import default_config
+
+
+def snet(widths: tuple[float, ...] = (0.25, 0.5, 0.75, 1.0)) -> ConfigDict:
+    """The algorithm's section for slimmable networks (see `algorithms.snet`)."""
+    return ConfigDict(
+        {
+            "name": "snet",
+            "widths": widths,
+            "private_affine": True,
+            "private_stats": True,
+            "inplace_distillation": False,
+        }
+    )
+
+
+def usnet() -> ConfigDict:
+    """The algorithm's section for universally slimmable networks (see `algorithms.usnet`)."""
+    return ConfigDict(
+        {
+            "name": "usnet",
+            "num_subnets": 4,
+            "sample_max": True,
+            "sample_min": True,
+            "student_target": "teacher",
+            "sampling_seed": 1995,
+        }
+    )
+
+
+def embedded(name: str) -> ConfigDict:
+    """Small real images that ship inside a package (`digits`, `mnist5k`): minutes on two CPU cores."""
+    config = default_config()
+    config.data.name = name
+    config.data.augment = "shift"
+    config.model.name = "resnet8"
+    config.train.batch_size = 64
+    config.optimizer.learning_rate = 0.1
+    return config
+
+
+def cifar(classes: int) -> ConfigDict:
+    """CIFAR-10 or -100. No S-Net or US-Net recipe is published for them: this is Joslim's, which has one
+    (reference: batch 128, linear decay after 5 warm-up epochs, weight decay 5e-4, no Nesterov)."""
+    config = default_config()
+    config.data.name = f"cifar{classes}"
+    config.data.augment = "cifar"
+    config.train.update(batch_size=128, epochs=200.0, log_every=100, checkpoint_every=2000)
+    config.optimizer.update(
+        learning_rate=0.05, schedule="linear", warmup_epochs=5.0, nesterov=False, weight_decay=5e-4
+    )
+    config.calibration.update(images=5120, batch_size=1024)
+    config.evaluation.batch_size = 1000
+    return config
+
+
+def imagenet() -> ConfigDict:
+    """ImageNet as both papers train on it: SGD 0.9 with Nesterov, weight decay 1e-4, no label smoothing."""
+    config = default_config()
+    config.data.update(name="imagenet2012", image_size=224, augment="mobile")
+    config.model.dtype = "bfloat16"
+    config.train.update(batch_size=1024, epochs=250.0, log_every=100, checkpoint_every=2500)
+    config.optimizer.update(learning_rate=0.5, schedule="linear", nesterov=True, weight_decay=1e-4)
+    config.calibration.update(images=5120, batch_size=1024)
+    config.evaluation.batch_size = 1000
+    return config

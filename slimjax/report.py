@@ -1,0 +1,209 @@
+"""The front of a run: a table for the terminal, JSON for programs, a self-contained HTML page for people."""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+from collections.abc import Mapping, Sequence
+from importlib import resources
+from typing import Any
+
+import jinja2
+import matplotlib as mpl
+from etils import epath
+from markupsafe import Markup
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_svg import FigureCanvasSVG
+from matplotlib.figure import Figure
+from matplotlib.ticker import EngFormatter
+
+from slimjax.workdir import versions, write_atomic
+
+FrontRow = dict[str, Any]
+"""One subnet: width (a fraction or a name), channels (integers), macs and params (counts), top1 and
+top1_uncalibrated (fractions), loss (nats). A value that is missing or None is shown as a dash."""
+
+DASH = "-"
+COLUMNS = ("width", "MACs", "params", "top-1", "uncalibrated", "loss", "channels")
+
+# Stand-ins in the drawing for what the page's style sheet decides: dark or light.
+INK, CALIBRATED, UNCALIBRATED = "#010203", "#010204", "#010205"
+SERIES = (CALIBRATED, UNCALIBRATED, "#010206", "#010207")
+STYLE = {
+    INK: "var(--ink)",
+    CALIBRATED: "var(--series-1)",
+    UNCALIBRATED: "var(--series-2)",
+    SERIES[2]: "var(--series-3)",
+    SERIES[3]: "var(--series-4)",
+}
+
+
+def format_table(rows: Sequence[FrontRow]) -> str:
+    """Returns the front as lines of aligned columns, numbers to the right, channels last."""
+    cells = [COLUMNS, *(_cells(row) for row in rows)]
+    widths = [max(len(line[column]) for line in cells) for column in range(len(COLUMNS))]
+    return "\n".join(
+        "  ".join([*(cell.rjust(width) for cell, width in zip(line[:-1], widths, strict=False)), line[-1]])
+        for line in cells
+    )
+
+
+def write_front(path: epath.PathLike, rows: Sequence[FrontRow]) -> None:
+    """Writes the rows as a JSON list, wholly or not at all. Raises: ValueError for a NaN or an infinity."""
+    write_atomic(path, json.dumps([dict(row) for row in rows], indent=1, allow_nan=False) + "\n")
+
+
+def write_report(
+    path: epath.PathLike,
+    *,
+    title: str,
+    rows: Sequence[FrontRow],
+    command: str,
+    metrics: Sequence[Mapping[str, Any]] | None = None,
+    notes: Sequence[str] = (),
+) -> None:
+    """Writes one HTML page that needs no other file; the same arguments give the same bytes.
+
+    Args:
+      path: the file to write.
+      title: heading.
+      rows: the front, one subnet each.
+      command: what to type to get this front again.
+      metrics: lines as `metrics.read` returns them; every key that ends in "loss" becomes a curve.
+      notes: sentences to print under the table; all text is escaped.
+    """
+    figures = [Markup(draw_front(rows))]  # matplotlib escapes the text it draws
+    if metrics and (curves := _loss_curves(metrics)):
+        figures.append(Markup(draw_loss(curves)))
+    template = resources.files("slimjax").joinpath("report_template.html.jinja").read_text()
+    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
+    page = environment.from_string(template).render(
+        title=title,
+        figures=figures,
+        columns=COLUMNS,
+        rows=[_cells(row) for row in rows],
+        command=command,
+        notes=notes,
+        versions=versions(),
+    )
+    write_atomic(path, page)
+
+
+def draw_front(rows: Sequence[FrontRow]) -> str:
+    """Returns an SVG of top-1 over MACs, calibrated and not, each calibrated point labelled by its width."""
+    figure, axes = _new_figure("MACs", "top-1 (%)")
+    axes.set_xscale("log")
+    axes.xaxis.set_major_formatter(EngFormatter(sep=""))
+    axes.xaxis.set_minor_formatter(EngFormatter(sep=""))
+    for key, label, colour, marker in (
+        ("top1_uncalibrated", "uncalibrated", UNCALIBRATED, "s--"),
+        ("top1", "calibrated", CALIBRATED, "o-"),
+    ):
+        points = sorted((row["macs"], 100 * row[key]) for row in rows if _has(row, "macs", key))
+        if points:
+            macs, top1 = zip(*points, strict=True)
+            axes.plot(macs, top1, marker, color=colour, label=label, markersize=5, linewidth=1.5)
+    _label_points(axes, rows)
+    _finish(axes)
+    return _to_svg(figure, "Top-1 accuracy over MACs")
+
+
+def draw_loss(curves: Mapping[str, tuple[list[int], list[float]]]) -> str:
+    """Returns an SVG of losses, {name: (steps, values)}, over steps; at most four of them."""
+    figure, axes = _new_figure("step", "loss")
+    for (name, (steps, values)), colour in zip(curves.items(), SERIES, strict=False):
+        axes.plot(steps, values, color=colour, label=name, linewidth=1.2)
+    _finish(axes)
+    return _to_svg(figure, "Loss over steps")
+
+
+def _cells(row: FrontRow) -> tuple[str, ...]:
+    width, channels = row.get("width"), row.get("channels")
+    counts = channels.values() if isinstance(channels, Mapping) else channels or ()
+    return (
+        f"{width:.4g}" if isinstance(width, float) else DASH if width is None else str(width),
+        _count(row.get("macs")),
+        _count(row.get("params")),
+        _percent(row.get("top1")),
+        _percent(row.get("top1_uncalibrated")),
+        DASH if row.get("loss") is None else f"{row['loss']:.4f}",
+        " ".join(map(str, counts)) or DASH,
+    )
+
+
+def _count(value: float | None) -> str:
+    """Returns 40.81 M for 40812345."""
+    if value is None:
+        return DASH
+    for size, letter in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if value >= size:
+            return f"{value / size:.2f} {letter}"
+    return f"{value:g}"
+
+
+def _percent(fraction: float | None) -> str:
+    return DASH if fraction is None else f"{100 * fraction:.2f}%"
+
+
+def _has(row: FrontRow, *keys: str) -> bool:
+    return all(row.get(key) is not None for key in keys)
+
+
+def _loss_curves(metrics: Sequence[Mapping[str, Any]]) -> dict[str, tuple[list[int], list[float]]]:
+    names = dict.fromkeys(name for line in metrics for name in line if name.endswith("loss"))
+    lines = {name: [line for line in metrics if name in line] for name in names}
+    return {
+        name: ([line["step"] for line in with_name], [line[name] for line in with_name])
+        for name, with_name in lines.items()
+    }
+
+
+def _new_figure(xlabel: str, ylabel: str) -> tuple[Figure, Axes]:
+    figure = Figure(figsize=(7, 4.2), layout="constrained", facecolor="none")
+    axes = figure.subplots()
+    axes.set_facecolor("none")
+    axes.set_xlabel(xlabel, color=INK)
+    axes.set_ylabel(ylabel, color=INK)
+    axes.tick_params(which="both", colors=INK, length=0)
+    axes.spines[:].set_visible(False)
+    axes.grid(color=INK, alpha=0.12, linewidth=0.8)
+    axes.margins(x=0.08, y=0.12)
+    return figure, axes
+
+
+def _label_points(axes: Axes, rows: Sequence[FrontRow]) -> None:
+    for row in rows:
+        if _has(row, "macs", "top1", "width"):
+            text = _cells(row)[0]
+            at = (row["macs"], 100 * row["top1"])
+            axes.annotate(
+                text,
+                at,
+                (0, 7),
+                textcoords="offset points",
+                ha="center",
+                color=INK,
+                fontsize=9,
+                parse_math=False,
+            )
+
+
+def _finish(axes: Axes) -> None:
+    if axes.lines:
+        axes.legend(frameon=False, labelcolor=INK, loc="best")
+
+
+def _to_svg(figure: Figure, title: str) -> str:
+    """Returns the figure as an <svg> element: same figure same bytes, text as text, colours from the page."""
+    buffer = io.StringIO()
+    nothing = dict.fromkeys(("Creator", "Date", "Format", "Type"))
+    with mpl.rc_context({"svg.hashsalt": title, "svg.fonttype": "none", "font.sans-serif": ["DejaVu Sans"]}):
+        FigureCanvasSVG(figure).print_svg(buffer, metadata=nothing)
+    svg = buffer.getvalue()
+    svg = svg[svg.index("<svg") :]
+    svg = re.sub(r'(<g) id="[\w.]+_\d+"', r"\1", svg)  # two figures on one page must not share names
+    svg = svg.replace("<svg", f'<svg role="img" aria-label="{title}"', 1)
+    for stand_in, colour in STYLE.items():
+        svg = svg.replace(stand_in, colour)
+    return svg

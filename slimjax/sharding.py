@@ -1,0 +1,76 @@
+"""Devices, processes, and where arrays live: one mesh axis, `data`."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+
+from slimjax.errors import UserError
+
+DATA = "data"
+
+
+def initialize_processes() -> None:
+    """Joins the other processes of a launch, if there is one; call before anything touches a device.
+
+    `launch/local.sh` sets SLIMJAX_COORDINATOR (host:port), SLIMJAX_PROCESSES and SLIMJAX_PROCESS_ID; on TPU
+    slices SLIMJAX_COORDINATOR=auto lets JAX find the others itself.
+    """
+    coordinator = os.environ.get("SLIMJAX_COORDINATOR")
+    if not coordinator:
+        return
+    if coordinator == "auto":
+        jax.distributed.initialize()
+        return
+    timeout = int(os.environ.get("SLIMJAX_TIMEOUT", "300"))
+    jax.distributed.initialize(
+        coordinator,
+        num_processes=int(os.environ["SLIMJAX_PROCESSES"]),
+        process_id=int(os.environ["SLIMJAX_PROCESS_ID"]),
+        initialization_timeout=timeout,
+    )
+
+
+def make_mesh(devices: int | None = None) -> Mesh:
+    """A one-axis mesh over the first `devices` devices (all by default)."""
+    available = jax.devices()
+    count = len(available) if devices is None else devices
+    if not 1 <= count <= len(available):
+        raise UserError(f"devices: expected 1 to {len(available)} (what JAX sees here), got {count}.")
+    return Mesh(np.array(available[:count]), (DATA,), axis_types=(AxisType.Auto,))
+
+
+def replicated(mesh: Mesh) -> NamedSharding:
+    return NamedSharding(mesh, PartitionSpec())
+
+
+def batch_sharded(mesh: Mesh) -> NamedSharding:
+    """The first axis over the devices."""
+    return NamedSharding(mesh, PartitionSpec(DATA))
+
+
+def put_batch(mesh: Mesh, rows: Mapping[str, np.ndarray]) -> dict[str, jax.Array]:
+    """Global arrays from this process's rows of a batch."""
+    sharding = batch_sharded(mesh)
+    return {name: jax.make_array_from_process_local_data(sharding, value) for name, value in rows.items()}
+
+
+def put_replicated(mesh: Mesh, tree: Any) -> Any:
+    """The same value on every device; every process must hold equal values."""
+    sharding = replicated(mesh)
+
+    def put(value: Any) -> jax.Array:
+        host = np.asarray(value)
+        return jax.make_array_from_callback(host.shape, sharding, lambda index: host[index])
+
+    return jax.tree.map(put, tree)
+
+
+def fetch(tree: Any) -> Any:
+    """Replicated device arrays as host arrays, on every process."""
+    return jax.tree.map(lambda value: np.asarray(value.addressable_data(0)), tree)

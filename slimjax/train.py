@@ -1,0 +1,154 @@
+"""The training loop: one function, in an order that is law."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import math
+import sys
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from etils import epath
+from ml_collections import ConfigDict
+
+from slimjax import metrics as metrics_file
+from slimjax import plan, report, sharding, workdir
+from slimjax.build import Experiment, build
+from slimjax.checkpoint import Checkpointer
+from slimjax.evaluate import FrontRow, evaluate
+from slimjax.metrics import MetricsWriter
+from slimjax.progress import Progress
+from slimjax.state import TrainState
+
+MAY_CHANGE = ("devices", "train.log_every", "train.checkpoint_every", "train.keep_checkpoints", "evaluation")
+"""Fields that a resumed run may set differently: they do not change what is learnt."""
+
+
+class TrainingError(RuntimeError):
+    """Training cannot go on (a loss is not finite); the last checkpoint is intact."""
+
+
+def train(config: ConfigDict, directory: str, command: str = "") -> list[FrontRow]:
+    """Trains, calibrates, evaluates and reports; called again on the same directory, it resumes.
+
+    Writes checkpoints, metrics (JSON lines and TensorBoard), config.json, front.json and report.html.
+    """
+    experiment = build(config)
+    leads = jax.process_index() == 0
+    with contextlib.ExitStack() as stack:
+        # 1. Claim the directory and say what will run.
+        if leads:
+            claim(stack, directory, config)
+        saver = stack.enter_context(Checkpointer(checkpoints(directory), keep=config.train.keep_checkpoints))
+        state, batches = start(experiment, saver)
+        first = int(state.step)
+        metrics = stack.enter_context(contextlib.closing(MetricsWriter(directory, enabled=leads)))
+        metrics.truncate_after(first)
+        if leads:
+            print(plan.describe(experiment, first), file=sys.stderr, flush=True)
+        progress = stack.enter_context(Progress(experiment.steps, "train", start=first, enabled=leads))
+        for step in range(first, experiment.steps):
+            # 2. Which subnets, on which images?
+            subnets = experiment.algorithm.propose(state.algorithm, step)
+            batch = sharding.put_batch(experiment.mesh, next(batches))
+            # 3. One update.
+            state, measured = experiment.algorithm.step(state, batch, subnets)
+            # 4. What does the algorithm learn from it?
+            learnt = experiment.algorithm.observe(state.algorithm, measured)
+            state = dataclasses.replace(state, algorithm=learnt)
+            # 5. Write down; stop if a loss is no longer a number.
+            done = step + 1
+            values: dict[str, float] = {}
+            if done % config.train.log_every == 0 or done == experiment.steps:
+                values = log(experiment, metrics, done, measured)
+            progress.advance(1, **values)
+            # 6. Keep.
+            if done % config.train.checkpoint_every == 0 or done == experiment.steps:
+                saver.save(done, pack(experiment, state, batches.get_state()))
+        batches.close()
+    return finish(experiment, state, directory, command)
+
+
+def start(experiment: Experiment, saver: Checkpointer) -> tuple[TrainState, Any]:
+    """The state to go on from (the newest checkpoint, else a fresh one) and the data stream at its place."""
+    restored = restore(experiment, saver)
+    if restored is None:
+        fresh = sharding.put_replicated(experiment.mesh, experiment.algorithm.init(experiment.config.seed))
+        return fresh, experiment.train_batches()
+    state, position = restored
+    return state, experiment.train_batches(position)
+
+
+def restore(experiment: Experiment, saver: Checkpointer) -> tuple[TrainState, int] | None:
+    """The newest checkpointed state and the next batch's number, placed on this run's devices."""
+    like = jax.eval_shape(lambda: experiment.algorithm.init(experiment.config.seed))
+    tree = {"state": like, "data": {"next_step": jax.ShapeDtypeStruct((), jnp.int32)}}
+    placed = sharding.replicated(experiment.mesh)
+    abstract = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=placed), tree)
+    restored = saver.restore(abstract)
+    if restored is None:
+        return None
+    return restored.tree["state"], int(restored.tree["data"]["next_step"])
+
+
+def pack(experiment: Experiment, state: TrainState, position: Mapping[str, int]) -> dict[str, Any]:
+    """What a checkpoint holds: the state, and where the data stream stands."""
+    numbers = {key: np.int32(value) for key, value in position.items()}
+    return {"state": state, "data": sharding.put_replicated(experiment.mesh, numbers)}
+
+
+def log(
+    experiment: Experiment, metrics: MetricsWriter, done: int, measured: Mapping[str, jax.Array]
+) -> dict[str, float]:
+    """Writes one line of metrics; returns what the progress line shows.
+
+    Raises:
+      TrainingError: if a loss is not finite.
+    """
+    values = {name: float(value) for name, value in sharding.fetch(dict(measured)).items()}
+    values["learning_rate"] = float(experiment.schedule(done - 1))
+    metrics.write(done, values)
+    for name, value in values.items():
+        if name.endswith("loss") and not math.isfinite(value):
+            raise TrainingError(
+                f"step {done}: {name} is {value}. Training stopped; the last checkpoint is intact. "
+                "Lower optimizer.learning_rate, lengthen optimizer.warmup_epochs or set optimizer.clip_norm."
+            )
+    first = experiment.algorithm.slots[0].name
+    return {"loss": values[f"{first}/loss"], "top1": values[f"{first}/top1"]}
+
+
+def finish(experiment: Experiment, state: TrainState, directory: str, command: str) -> list[FrontRow]:
+    """Calibrates and evaluates the algorithm's subnets; writes front.json and report.html."""
+    chosen = experiment.algorithm.finish(state, experiment.evaluation_subnets())
+    rows = evaluate(experiment, state, chosen)
+    if jax.process_index() == 0:
+        write_results(experiment, rows, directory, command)
+    return rows
+
+
+def write_results(experiment: Experiment, rows: list[FrontRow], directory: str, command: str) -> None:
+    config, path = experiment.config, epath.Path(directory)
+    report.write_front(path / "front.json", rows)
+    report.write_report(
+        path / "report.html",
+        title=f"{config.model.name} on {config.data.name}, {config.algorithm.name}",
+        rows=rows,
+        command=command,
+        metrics=metrics_file.read(path / "metrics.jsonl"),
+    )
+
+
+def claim(stack: contextlib.ExitStack, directory: str, config: ConfigDict) -> None:
+    """Locks a local directory and writes the config down, or refuses one that holds another run."""
+    if "://" not in directory:
+        stack.enter_context(workdir.WorkdirLock(directory))
+    workdir.record_run(directory, config.to_json_best_effort(), ignore=MAY_CHANGE)
+
+
+def checkpoints(directory: str) -> epath.Path:
+    return epath.Path(directory) / "checkpoints"

@@ -1,0 +1,226 @@
+"""Channel groups, width spaces, and the run-time width of a group.
+
+A *subnet* is data: one int32 channel count per slimmable group of a space, in the space's order.
+A `WidthSpace` turns it into the `Widths` a network is called with, in one of three forms:
+
+- sliced:   static size n, no active count: a really small dense network;
+- masked:   full size, traced active count: one compiled program for every subnet;
+- bucketed: a rung's size >= n, traced active count: a few programs serve all widths.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import math
+import re
+from collections.abc import Mapping, Sequence
+from typing import ClassVar
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from slimjax.errors import UserError
+
+Subnet = np.ndarray
+"""int32 [G]: active channels of each slimmable group, in the order of `WidthSpace.groups`."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Rounding:
+    """How a fractional channel count becomes an integer one. All three policies occur in the papers.
+
+    - `make_divisible`: nearest multiple of `divisor`, one step up if that loses over 10 % (US-Net);
+    - `truncate`: int(value) (Joslim, S-ResNet-50);
+    - `multiple`: nearest multiple of `divisor`, at least one of them.
+    """
+
+    POLICIES: ClassVar = ("make_divisible", "truncate", "multiple")
+
+    policy: str = "make_divisible"
+    divisor: int = 8
+
+    def __post_init__(self) -> None:
+        if self.policy not in self.POLICIES:
+            raise UserError(f"rounding: expected one of {', '.join(self.POLICIES)}, got {self.policy!r}.")
+        if self.divisor < 1:
+            raise UserError(f"rounding divisor: expected a positive integer, got {self.divisor}.")
+
+    def __call__(self, value: float) -> int:
+        if self.policy == "truncate":
+            return max(1, int(value))
+        nearest = math.floor((value + self.divisor / 2) / self.divisor) * self.divisor
+        if self.policy == "multiple":
+            return max(self.divisor, nearest)
+        # The papers' minimum is 1, not the divisor: it matters below half a divisor only.
+        rounded = max(1, nearest)
+        return rounded + self.divisor if rounded < 0.9 * value else rounded
+
+    @property
+    def step(self) -> int:
+        """Distance between legal channel counts."""
+        return 1 if self.policy == "truncate" else self.divisor
+
+
+@dataclasses.dataclass(frozen=True)
+class Group:
+    """A named set of tensor axes that always have the same width.
+
+    Everything tied by a residual addition or a depthwise convolution is one group.
+
+    Args:
+      name: unique in the network.
+      channels: the full size.
+      unit: a uniform width w gives `unit * round(w * channels / unit)` channels: the expanded group of
+        an inverted residual is `unit` times its (rounded) input (US-Net, MobileNetV2).
+      fixed: never narrowed (image channels, class logits, US-Net's 1280-channel tail).
+    """
+
+    name: str
+    channels: int
+    unit: int = 1
+    fixed: bool = False
+
+    def at(self, width: float, rounding: Rounding) -> int:
+        """Channels at a uniform width multiplier in (0, 1]."""
+        if self.fixed or width == 1:
+            return self.channels
+        return min(self.channels, self.unit * rounding(self.channels * width / self.unit))
+
+
+@functools.partial(jax.tree_util.register_dataclass, data_fields=["active"], meta_fields=["size"])
+@dataclasses.dataclass(frozen=True)
+class Width:
+    """The width of a group at run time: a static size and, optionally, a traced count of active channels.
+
+    `size` is part of the pytree's structure, so `jax.jit` keys its cache by sizes alone.
+    """
+
+    size: int
+    active: jax.Array | None = None
+
+    def mask(self) -> jax.Array | None:
+        """bool [size], true for active channels; None where all are."""
+        return None if self.active is None else jnp.arange(self.size) < self.active
+
+
+Widths = Mapping[str, Width]
+"""Group name to `Width`. A group that is missing runs at its full size."""
+
+
+@dataclasses.dataclass(frozen=True)
+class WidthSpace:
+    """All subnets of a network: ordered slimmable groups with their rounding policy and smallest width.
+
+    Raises:
+      UserError: if `min_width` lies outside (0, 1].
+    """
+
+    groups: tuple[Group, ...]
+    rounding: Rounding = Rounding()
+    min_width: float = 0.25
+
+    def __post_init__(self) -> None:
+        _check_width("min_width", self.min_width, low=0.0)
+        object.__setattr__(self, "groups", tuple(g for g in self.groups if not g.fixed))
+
+    @functools.cached_property
+    def index(self) -> dict[str, int]:
+        """Position of each group in a subnet."""
+        return {group.name: i for i, group in enumerate(self.groups)}
+
+    @functools.cached_property
+    def largest(self) -> Subnet:
+        return np.array([g.channels for g in self.groups], np.int32)
+
+    @functools.cached_property
+    def smallest(self) -> Subnet:
+        return self.uniform(self.min_width)
+
+    def uniform(self, width: float) -> Subnet:
+        """The subnet in which every group has the same width multiplier, `min_width` to 1."""
+        _check_width("width", width, low=self.min_width)
+        return np.array([g.at(width, self.rounding) for g in self.groups], np.int32)
+
+    def layerwise(self, widths: Sequence[float]) -> Subnet:
+        """The subnet with one width multiplier per group, each `min_width` to 1."""
+        self._check_length(widths)
+        for group, width in zip(self.groups, widths, strict=True):
+            _check_width(f"width of group {group.name!r}", width, low=self.min_width)
+        pairs = zip(self.groups, widths, strict=True)
+        return np.array([g.at(w, self.rounding) for g, w in pairs], np.int32)
+
+    def from_channels(self, channels: Mapping[str, int]) -> Subnet:
+        """The subnet with the given channels; groups that are not named keep their full size."""
+        if not isinstance(channels, Mapping):
+            raise UserError(f'subnet: expected an object {{"group": channels}}, got {channels!r}.')
+        if unknown := sorted(set(channels) - set(self.index)):
+            raise UserError(
+                f"subnet: unknown groups {unknown}. Groups of this network: {', '.join(self.index)}."
+            )
+        return self.check([channels.get(g.name, g.channels) for g in self.groups])
+
+    def to_channels(self, subnet: Sequence[int] | Subnet) -> dict[str, int]:
+        """Group name to channels: the readable form of a subnet."""
+        return {g.name: int(n) for g, n in zip(self.groups, subnet, strict=True)}
+
+    def check(self, subnet: Sequence[int] | Subnet) -> Subnet:
+        """Returns the subnet as int32 [G].
+
+        Raises:
+          UserError: naming every group whose channel count is not legal, with the legal values.
+        """
+        self._check_length(subnet)
+        bad = [
+            f"{g.name}: {n!r} (legal: {low} to {g.channels} in steps of {self.rounding.step})"
+            for g, n, low in zip(self.groups, subnet, self.smallest, strict=True)
+            if not self._legal(g, n, low)
+        ]
+        if bad:
+            raise UserError("subnet: illegal channel counts: " + "; ".join(bad) + ".")
+        return np.asarray(subnet, np.int32)
+
+    def sliced(self, subnet: Sequence[int] | Subnet) -> dict[str, Width]:
+        """Widths of a dense network of just these channels."""
+        return {g.name: Width(int(n)) for g, n in zip(self.groups, subnet, strict=True)}
+
+    def masked(self, subnet: jax.Array | Subnet) -> dict[str, Width]:
+        """Widths at full size with (possibly traced) active counts, int32 [G]."""
+        return self.bucketed(self.largest, subnet)
+
+    def bucketed(self, rung: Sequence[int] | Subnet, subnet: jax.Array | Subnet) -> dict[str, Width]:
+        """Widths at the sizes of `rung`, which must be at least `subnet`, with active counts int32 [G]."""
+        active = jnp.asarray(subnet, jnp.int32)
+        return {
+            g.name: Width(int(n), active[i]) for i, (g, n) in enumerate(zip(self.groups, rung, strict=True))
+        }
+
+    def _check_length(self, vector: Sequence[float] | Subnet) -> None:
+        if len(vector) != len(self.groups):
+            raise UserError(
+                f"subnet: expected {len(self.groups)} entries ({', '.join(self.index)}), got {len(vector)}."
+            )
+
+    def _legal(self, group: Group, channels: float, low: int) -> bool:
+        whole = isinstance(channels, int | np.integer) and not isinstance(channels, bool)
+        on_grid = whole and (channels % self.rounding.step == 0 or channels in (low, group.channels))
+        return bool(on_grid and low <= channels <= group.channels)
+
+
+def width_name(width: float) -> str:
+    """The name of a switch, and of its collections: 0.25 gives "w0.25", 0.275 gives "w0.275"."""
+    short = f"{width:.2f}"
+    return "w" + (short if float(short) == width else f"{width:.12g}")
+
+
+def named_width(name: str) -> float | None:
+    """The width that `width_name` made the name from; None for any other name."""
+    match = re.fullmatch(r"w(0\.\d+|1\.00)", name)
+    return float(match[1]) if match else None
+
+
+def _check_width(what: str, width: float, low: float) -> None:
+    number = isinstance(width, int | float | np.number) and not isinstance(width, bool)
+    if not number or not math.isfinite(width) or not 0 < width <= 1 or width < low:
+        raise UserError(f"{what}: expected a number from {low:g} to 1, got {width!r}.")
