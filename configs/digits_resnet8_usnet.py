@@ -17,5 +17,4 @@ def get_config() -> ConfigDict:
     config.model.options = ConfigDict({"channels": (8, 16, 32)})
     config.train.steps = 300
     config.evaluation.widths = (0.25, 0.5, 0.75, 1.0)
-    config.evaluation.batch_size = 250
     return config

@@ -6,7 +6,7 @@ import dataclasses
 import functools
 import inspect
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import jax
@@ -104,11 +104,22 @@ def build(config: ConfigDict) -> Experiment:
     schedule = build_schedule(config, steps, per_epoch)
     engine = build_engine(config, net, schedule, dataset.info)
     algorithm = build_algorithm(config, engine)
-    return Experiment(config, dataset, net, engine, algorithm, schedule, mesh, steps)
+    experiment = Experiment(config, dataset, net, engine, algorithm, schedule, mesh, steps)
+    _check_evaluation(experiment)
+    return experiment
+
+
+def _check_evaluation(experiment: Experiment) -> None:
+    """A split or widths that cannot be evaluated are refused before training, not after it."""
+    experiment.dataset.split(experiment.config.evaluation.split)
+    if (subnets := experiment.evaluation_subnets()) is not None:
+        algorithm = experiment.algorithm
+        algorithm.finish(jax.eval_shape(lambda: algorithm.init(experiment.config.seed)), subnets)
 
 
 def load_data(config: ConfigDict) -> Dataset:
-    fields = {key: value for key, value in config.data.items() if key not in ("name", "augment")}
+    not_for_loading = ("name", "augment", "statistics")
+    fields = {key: value for key, value in config.data.items() if key not in not_for_loading}
     return sources.load(config.data.name, **fields, seed=config.seed)
 
 
@@ -117,12 +128,14 @@ def build_net(
 ) -> Supernet:
     """The supernet of a config for images [H, W, C]."""
     entry, wanted = models.lookup(config.model.name), config.model
+    options = {key: _hashable(value) for key, value in wanted.options.items()}
+    _check_kinds("config.model.options", options, entry.defaults)
     shards = devices if config.batch_norm.statistics == "device" else 1
     model = entry.build(
         num_classes=num_classes,
         norm=functools.partial(BatchNorm, shards=shards, unbiased=config.batch_norm.unbiased),
         dtype=jnp.dtype(wanted.dtype),
-        **{key: _hashable(value) for key, value in wanted.options.items()},
+        **options,
     )
     rounding = Rounding(wanted.rounding or entry.rounding.policy, wanted.divisor or entry.rounding.divisor)
     return make_supernet(entry, model, image_shape, rounding, wanted.min_width)
@@ -169,8 +182,8 @@ def build_engine(config: ConfigDict, net: Supernet, schedule: optax.Schedule, in
             weight_decay=wanted.weight_decay,
             clip_norm=wanted.clip_norm,
         ),
-        prepare_train=augment.train_transform(config.data.augment, info),
-        prepare_test=augment.test_transform(config.data.augment, info),
+        prepare_train=augment.train_transform(config.data.augment, info, statistics=config.data.statistics),
+        prepare_test=augment.test_transform(config.data.augment, info, statistics=config.data.statistics),
         label_smoothing=config.train.label_smoothing,
         smoothing_form=config.train.smoothing_form,
         micro_batches=config.train.micro_batches,
@@ -188,11 +201,16 @@ def build_algorithm(config: ConfigDict, engine: Engine) -> Algorithm:
         raise UserError(
             f"config.algorithm: {config.algorithm.name} has no {', '.join(unknown)}. It has: {', '.join(known)}."
         )
-    for name, value in options.items():
-        if _kind(value) is not _kind(known[name].default):
-            expected = type(known[name].default).__name__
-            raise UserError(f"config.algorithm.{name}: expected a {expected}; got {value!r}.")
+    _check_kinds("config.algorithm", options, {name: p.default for name, p in known.items()})
     return make(engine, **options)
+
+
+def _check_kinds(where: str, options: Mapping[str, Any], defaults: Mapping[str, Any]) -> None:
+    """Options must be of their defaults' types; an integer serves as a float, and None tells nothing."""
+    for name, value in options.items():
+        wanted, got = _kind(defaults.get(name)), _kind(value)
+        if wanted is not type(None) and got is not wanted and (wanted, got) != (float, int):
+            raise UserError(f"{where}.{name}: expected a {wanted.__name__}; got {value!r}.")
 
 
 def _kind(value: Any) -> type:

@@ -6,12 +6,18 @@ import argparse
 import json
 import os
 import pathlib
+import runpy
+import shlex
 import sys
+import traceback
 from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from slimjax.errors import UserError
+from slimjax.errors import RunError, UserError
+
+if TYPE_CHECKING:  # importing it takes time that --help does not need
+    from ml_collections import ConfigDict
 
 Verb = Callable[[argparse.Namespace, list[str]], None]
 
@@ -28,10 +34,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     argv = list(sys.argv[1:] if argv is None else argv)
     try:
         arguments, rest = make_parser().parse_known_args(argv)
+        arguments.command = shlex.join(["slimjax", *argv])
         arguments.run(arguments, rest)
     except UserError as error:
         return _fail(argv, str(error), 2)
-    except _run_errors() as error:
+    except RunError as error:
         return _fail(argv, str(error), 1)
     return 0
 
@@ -55,7 +62,7 @@ def run_train(arguments: argparse.Namespace, rest: list[str]) -> None:
 
     config = _load_config(arguments.config, rest)
     _start_jax()
-    _print_rows(arguments, train.train(config, arguments.workdir, "slimjax " + " ".join(sys.argv[1:])))
+    _print_rows(arguments, train.train(config, arguments.workdir, arguments.command))
 
 
 def run_evaluate(arguments: argparse.Namespace, rest: list[str]) -> None:
@@ -117,21 +124,57 @@ VERBS: Mapping[str, tuple[Verb, Callable[[argparse.ArgumentParser], None]]] = Ma
 )
 
 
-def _load_config(path: str, overrides: list[str]) -> Any:
-    """The file's config with `--config.key=value` overrides, through ml_collections."""
+def _load_config(path: str, overrides: list[str]) -> ConfigDict:
+    """The config that a file makes, with `--config.key=value` overrides, through ml_collections."""
     from absl import flags
     from ml_collections import config_flags
 
-    if not pathlib.Path(path.split(":")[0]).is_file():
-        raise UserError(f"--config: expected a Python file with get_config(), got {path!r}: no such file.")
+    from slimjax.config import check_field
+
     _no_more([argument for argument in overrides if not argument.startswith("--config.")])
-    values = flags.FlagValues()
-    config_flags.DEFINE_config_file("config", flag_values=values)
+    config, values, argv = _run_config_file(path), flags.FlagValues(), ["slimjax", *overrides]
+    for override in overrides:
+        check_field(config, override.removeprefix("--config.").split("=")[0])
     try:
-        values(["slimjax", f"--config={path}", *overrides])
+        # New attributes: `check_field` lets them through only where they are somebody's arguments.
+        config_flags.DEFINE_config_dict(
+            "config",
+            config,
+            flag_values=values,
+            sys_argv=argv,
+            lock_config=False,
+            accept_new_attributes=True,
+        )
+        values(argv)
     except (flags.Error, AttributeError, KeyError, TypeError, ValueError) as error:
-        raise UserError(f"config {path}: {str(error).strip()}") from error
-    return values["config"].value
+        raise UserError(f"{path}: {error}") from error
+    return config
+
+
+def _run_config_file(path: str) -> ConfigDict:
+    """What `get_config` of a file returns. The file is Python code: anything can go wrong in it."""
+    from ml_collections import ConfigDict
+
+    if not pathlib.Path(path).is_file():
+        raise UserError(f"--config: expected a Python file with get_config(), got {path!r}: no such file.")
+    try:
+        make = runpy.run_path(path).get("get_config")
+        config = make() if callable(make) else None
+    except Exception as error:
+        where = f"{path}, line {_line_in(path, error)}"
+        raise UserError(f"{where}: {type(error).__name__}: {error}\nMend the config file.") from error
+    if not isinstance(config, ConfigDict):
+        got = type(config).__name__ if callable(make) else "no such function"
+        raise UserError(f"{path}: expected a function get_config() that returns a ConfigDict, got {got}.")
+    return config
+
+
+def _line_in(path: str, error: Exception) -> int | None:
+    """The line of a file at which an error left it, or which cannot be parsed."""
+    if isinstance(error, SyntaxError):
+        return error.lineno
+    lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == path]
+    return lines[-1] if lines else None
 
 
 def _start_jax() -> None:
@@ -152,14 +195,6 @@ def _print_rows(arguments: argparse.Namespace, rows: list[dict[str, Any]]) -> No
 
     if jax.process_index() == 0:
         print(json.dumps(rows) if arguments.json else report.format_table(rows), flush=True)
-
-
-def _run_errors() -> tuple[type[Exception], ...]:
-    """Failures of a run that explain themselves; imported only when something has failed."""
-    from slimjax.checkpoint import CheckpointError, NonFiniteError
-    from slimjax.train import TrainingError
-
-    return (CheckpointError, NonFiniteError, TrainingError)
 
 
 def _fail(argv: Sequence[str], message: str, code: int) -> int:

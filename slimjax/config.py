@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import difflib
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from types import MappingProxyType
 from typing import Any
 
@@ -11,6 +12,7 @@ from ml_collections import ConfigDict, config_dict
 
 from slimjax import models, optimizers
 from slimjax.algorithms import ALGORITHMS
+from slimjax.data import augment
 from slimjax.errors import UserError
 from slimjax.widths import Rounding
 
@@ -32,6 +34,7 @@ def default_config() -> ConfigDict:
                 "holdout": 0,  # training images kept back for search
                 "train_examples": config_dict.placeholder(int),  # use only so many training images
                 "augment": "none",
+                "statistics": config_dict.placeholder(str),  # to normalise by; None: the data set's own
             },
             "model": {
                 "name": "resnet20",
@@ -67,7 +70,7 @@ def default_config() -> ConfigDict:
                 "clip_norm": config_dict.placeholder(float),
             },
             "calibration": {"images": 1024, "batch_size": 128},
-            "evaluation": {"widths": (), "split": "test", "batch_size": 200},
+            "evaluation": {"widths": (), "split": "test", "batch_size": 256},
         }
     )
 
@@ -113,6 +116,8 @@ RULES: Mapping[str, Rule] = MappingProxyType(
         "data.num_classes": _optional(_integer(2)),
         "data.holdout": _integer(0),
         "data.train_examples": _optional(_integer(1)),
+        "data.augment": _one_of(*augment.AUGMENTATIONS),
+        "data.statistics": _optional(_one_of(*augment.STATISTICS)),
         "model.name": _one_of(*models.MODELS),
         "model.min_width": _optional(_number(0, 1, open_low=True)),
         "model.rounding": _optional(_one_of(*Rounding.POLICIES)),
@@ -154,15 +159,51 @@ def validate(config: ConfigDict, device_count: int) -> None:
     Raises:
       UserError: one message with all mistakes: the field, what was expected, what was found.
     """
-    errors = []
-    for path, (holds, expected) in RULES.items():
-        value = _get(config, path)
-        if not holds(value):
-            errors.append(f"config.{path}: expected {expected}; got {value!r}")
+    errors = _strange_fields(config)
+    if not errors:
+        values = ((path, _get(config, path), rule) for path, rule in RULES.items())
+        errors = [f"config.{p}: expected {rule[1]}; got {v!r}" for p, v, rule in values if not rule[0](v)]
     if not errors:
         errors = _misfits(config, device_count)
     if errors:
         raise UserError("\n".join([f"{len(errors)} mistake(s) in the config:", *(f"  {e}" for e in errors)]))
+
+
+def check_field(config: ConfigDict, path: str) -> None:
+    """Raises UserError if a config has no field or section of that dotted name, with the nearest names."""
+    known = dict(_fields(config))
+    if path not in known and not path.startswith(OPEN_SECTIONS):
+        raise UserError(f"config.{path}: no such field. {_hint(path, known)}")
+
+
+OPEN_SECTIONS = ("algorithm.", "model.options.")
+"""Their fields are arguments of the algorithm's function and of the model's class, which check them."""
+
+
+def _hint(path: str, known: Mapping[str, Any]) -> str:
+    if near := difflib.get_close_matches(path, known, n=3, cutoff=0.75):
+        return f"Did you mean {' or '.join(near)}?"
+    section = path.rpartition(".")[0]
+    return f"There are: {', '.join(p for p in known if p.rpartition('.')[0] == section)}."
+
+
+def _fields(config: ConfigDict, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Dotted name and value of every section and field."""
+    for key in config:
+        value = config[key]
+        yield prefix + key, value
+        if isinstance(value, ConfigDict):
+            yield from _fields(value, f"{prefix}{key}.")
+
+
+def _strange_fields(config: ConfigDict) -> list[str]:
+    """Fields that a run does not know, and those that it misses: a file can write anything."""
+    known, given = dict(_fields(default_config())), dict(_fields(config))
+    unknown = [path for path in given if path not in known and not path.startswith(OPEN_SECTIONS)]
+    missing = [path for path in known if path not in given]
+    return [f"config.{path}: no such field. {_hint(path, known)}" for path in unknown] + [
+        f"config.{path}: missing. Start from a recipe, or from default_config()." for path in missing
+    ]
 
 
 def _get(config: ConfigDict, path: str) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -25,11 +26,15 @@ def run(
     """
     if width is not None and subnet is not None:
         raise UserError("give --width or --subnet, not both.")
+    if width is not None and not 0 < width <= 1:
+        raise UserError(f"--width: expected a number above 0 and up to 1, got {width:g}.")
     entry = models.lookup(name)
     options = _given(multiplier=_whole(multiplier), num_classes=num_classes)
     for key, value in {**options, **_given(image_size=image_size)}.items():
-        if value <= 0:
+        if not 0 < value < math.inf:  # NaN fails here too
             raise UserError(f"--{key.replace('_', '-')}: expected a positive number, got {value}.")
+    if isinstance(options.get("multiplier"), float) and isinstance(entry.defaults["multiplier"], int):
+        raise UserError(f"--multiplier: expected a whole number for {name}, got {multiplier}.")
     shape = entry.image_shape if image_size is None else (image_size, image_size, entry.image_shape[-1])
     width = 1.0 if width is None and subnet is None else width
     net = make_supernet(entry, entry.build(**options), shape, min_width=min(width or 1.0, entry.min_width))
@@ -50,4 +55,4 @@ def _given(**options: Any) -> dict[str, Any]:
 
 
 def _whole(number: float | None) -> float | int | None:
-    return int(number) if number is not None and number == int(number) else number
+    return int(number) if number is not None and math.isfinite(number) and number == int(number) else number

@@ -51,5 +51,10 @@ def load_config(directory: str) -> ConfigDict:
     path = epath.Path(directory) / "config.json"
     if not path.exists():
         raise UserError(f"--workdir {directory}: expected a training run, but it has no config.json.")
-    values: Any = json.loads(path.read_text())
-    return ConfigDict(values)
+    try:
+        values: Any = json.loads(path.read_text())
+        return ConfigDict(values)
+    except (ValueError, TypeError) as error:
+        raise UserError(
+            f"{path}: expected the config of a run as JSON ({error}). Restore the file."
+        ) from error

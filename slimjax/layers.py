@@ -164,7 +164,7 @@ class Conv(SlimLayer):
         kernel = self.weight("kernel", conv_init, (k, k, x.group, self.group), x)
         value = _convolve(x.value, kernel, self.stride, self.dtype)
         if self.use_bias:
-            value += self.weight("bias", zeros, (self.group,), x).astype(self.dtype)
+            value += _spread(self.weight("bias", zeros, (self.group,), x).astype(self.dtype), value)
         return x.with_value(value, self.group)
 
 
@@ -195,6 +195,11 @@ def _convolve(x: jax.Array, kernel: jax.Array, stride: int, dtype: Any, groups: 
     )
 
 
+def _spread(vector: jax.Array, like: jax.Array) -> jax.Array:
+    """A vector of channels with the leading unit axes that it needs to meet `like`."""
+    return jax.lax.broadcast_to_rank(vector, like.ndim)
+
+
 class Dense(SlimLayer):
     """Matrix product over the last axis into `group`."""
 
@@ -207,7 +212,7 @@ class Dense(SlimLayer):
         kernel = self.weight("kernel", dense_init, (x.group, self.group), x)
         value = x.value.astype(self.dtype) @ kernel.astype(self.dtype)
         if self.use_bias:
-            value += self.weight("bias", zeros, (self.group,), x).astype(self.dtype)
+            value += _spread(self.weight("bias", zeros, (self.group,), x).astype(self.dtype), value)
         return x.with_value(value, self.group)
 
 
@@ -248,8 +253,9 @@ class BatchNorm(SlimLayer):
             if self.is_mutable_collection("batch_stats"):
                 self._store(x, mean, variance, count=value[0, ..., 0].size)
         else:
-            mean, variance = self._load(x)
-        value = (value - mean) * (gamma * jax.lax.rsqrt(variance + self.epsilon)) + beta
+            mean, variance = (_spread(statistic, value) for statistic in self._load(x))
+        scale = _spread(gamma, value) * jax.lax.rsqrt(variance + self.epsilon)
+        value = (value - mean) * scale + _spread(beta, value)
         return x.with_value(value.reshape(x.value.shape).astype(x.value.dtype))
 
     def _store(self, x: FeatureMap, mean: jax.Array, variance: jax.Array, count: int) -> None:

@@ -65,7 +65,8 @@ def create(
 ) -> TrainState:
     """A fresh state; every named affine set and statistics collection starts as a copy of the initial one."""
     init_key, run_key = jax.random.split(jax.random.key(seed))
-    variables = model.init(init_key, jnp.zeros((2, *image_shape)), train=True)
+    # Jitted, the forward pass of `init` is dead code: only the initialisers are compiled and run.
+    variables = jax.jit(lambda key: model.init(key, jnp.zeros((2, *image_shape)), train=True))(init_key)
     trainable = {"params": variables["params"], "affine": {n: _copy(variables["affine"]) for n in affine}}
     return TrainState(
         step=jnp.zeros((), jnp.int32),

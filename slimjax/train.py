@@ -19,6 +19,7 @@ from slimjax import metrics as metrics_file
 from slimjax import plan, report, sharding, workdir
 from slimjax.build import Experiment, build
 from slimjax.checkpoint import Checkpointer
+from slimjax.errors import RunError
 from slimjax.evaluate import FrontRow, evaluate
 from slimjax.metrics import MetricsWriter
 from slimjax.progress import Progress
@@ -26,10 +27,6 @@ from slimjax.state import TrainState
 
 MAY_CHANGE = ("devices", "train.log_every", "train.checkpoint_every", "train.keep_checkpoints", "evaluation")
 """Fields that a resumed run may set differently: they do not change what is learnt."""
-
-
-class TrainingError(RuntimeError):
-    """Training cannot go on (a loss is not finite); the last checkpoint is intact."""
 
 
 def train(config: ConfigDict, directory: str, command: str = "") -> list[FrontRow]:
@@ -107,14 +104,14 @@ def log(
     """Writes one line of metrics; returns what the progress line shows.
 
     Raises:
-      TrainingError: if a loss is not finite.
+      RunError: if a loss is not finite.
     """
     values = {name: float(value) for name, value in sharding.fetch(dict(measured)).items()}
     values["learning_rate"] = float(experiment.schedule(done - 1))
     metrics.write(done, values)
     for name, value in values.items():
         if name.endswith("loss") and not math.isfinite(value):
-            raise TrainingError(
+            raise RunError(
                 f"step {done}: {name} is {value}. Training stopped; the last checkpoint is intact. "
                 "Lower optimizer.learning_rate, lengthen optimizer.warmup_epochs or set optimizer.clip_norm."
             )

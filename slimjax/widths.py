@@ -82,6 +82,10 @@ class Group:
     unit: int = 1
     fixed: bool = False
 
+    def __post_init__(self) -> None:
+        if self.channels < 1:
+            raise UserError(f"group {self.name!r}: expected at least 1 channel, got {self.channels}.")
+
     def at(self, width: float, rounding: Rounding) -> int:
         """Channels at a uniform width multiplier in (0, 1]."""
         if self.fixed or width == 1:
@@ -211,12 +215,12 @@ class WidthSpace:
 def width_name(width: float) -> str:
     """The name of a switch, and of its collections: 0.25 gives "w0.25", 0.275 gives "w0.275"."""
     short = f"{width:.2f}"
-    return "w" + (short if float(short) == width else f"{width:.12g}")
+    return "w" + (short if float(short) == width else repr(float(width)))
 
 
 def named_width(name: str) -> float | None:
     """The width that `width_name` made the name from; None for any other name."""
-    match = re.fullmatch(r"w(0\.\d+|1\.00)", name)
+    match = re.fullmatch(r"w(\d\.?[\de.-]*)", name)
     return float(match[1]) if match else None
 
 

@@ -61,7 +61,7 @@ class TrainBatches(Iterator[Batch]):
         self._rows = _rows_per_process(batch_size, process_index, process_count)
         if batch_size > len(source):
             expected = f"at most the {len(source)} training images"
-            raise mistake("data.batch_size", expected, str(batch_size), "Lower it, or use more images.")
+            raise mistake("train.batch_size", expected, str(batch_size), "Lower it, or use more images.")
         self._source, self._seed, self._transform = source, seed, transform
         self._batch_size, self._first_row = batch_size, process_index * self._rows
         # Batches that are being made at the same time share an epoch, or two.
@@ -138,7 +138,7 @@ def _epoch_order(seed: int, size: int, epoch: int) -> np.ndarray:
 def _rows_per_process(batch_size: int, process_index: int, process_count: int) -> int:
     if batch_size < 1 or batch_size % process_count:
         expected = f"a positive multiple of the {process_count} processes"
-        raise mistake("data.batch_size", expected, str(batch_size), "Change one of the two.")
+        raise mistake("train.batch_size", expected, str(batch_size), "Change one of the two.")
     if not 0 <= process_index < process_count:
         raise ValueError(f"process_index {process_index} is outside the {process_count} processes")
     return batch_size // process_count

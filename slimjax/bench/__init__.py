@@ -1,0 +1,1 @@
+"""`slimjax bench`: measurements that back what README says. Never part of a test's assertion."""

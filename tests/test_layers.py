@@ -1,0 +1,231 @@
+"""Layers and networks: poison, masked = bucketed = sliced, ties."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from conftest import assert_trees_close, assert_trees_equal
+from flax import linen as nn
+from flax import traverse_util
+
+from slimjax import layers, models
+from slimjax.build import make_supernet
+from slimjax.layers import BatchNorm, Conv, Dense, DepthwiseConv, FeatureMap, GlobalPool, SqueezeExcite
+from slimjax.supernet import Supernet
+from slimjax.widths import Group, Rounding
+
+
+class EveryLayer(nn.Module):
+    """One of each: convolution with bias, tie, depthwise, squeeze-excite, shortcut, norm, dense."""
+
+    @nn.compact
+    def __call__(self, images, widths=None, train=False):
+        a, b = Group("a", 8), Group("b", 16)
+        x = Conv(a, use_bias=True, name="stem")(FeatureMap.of(images, widths))
+        x = BatchNorm(name="norm1")(x, train).map(jax.nn.sigmoid)  # does not map 0 to 0
+        y = DepthwiseConv(name="depthwise")(x).map(jnp.cos)
+        y = SqueezeExcite(Group("squeeze", 4), name="se")(BatchNorm(name="norm2")(y, train))
+        x = layers.pad_shortcut(x + y, b, 2) + Conv(b, stride=2, name="down")(x)
+        x = GlobalPool(name="pool")(BatchNorm(name="norm3")(x, train).map(jax.nn.relu))
+        return Dense(Group("logits", 5, fixed=True), name="head")(x).value
+
+
+def every_layer() -> Supernet:
+    return Supernet(EveryLayer(), (8, 8, 3), Rounding("truncate"), 0.25)
+
+
+def named(name: str, **fields) -> Supernet:
+    entry = models.lookup(name)
+    return make_supernet(entry, entry.build(num_classes=5, **fields), (8, 8, 3))
+
+
+# Every architecture, small enough to compile in seconds.
+NETS = {
+    "every_layer": every_layer,
+    "resnet8": lambda: named("resnet8"),
+    "us_mobilenet_v1": lambda: named("us_mobilenet_v1", small_images=True, multiplier=0.5),
+    "us_mobilenet_v2": lambda: named("us_mobilenet_v2", small_images=True),
+}
+
+
+def subnet_of(net: Supernet) -> np.ndarray:
+    """A non-uniform subnet with full, smallest and middle groups."""
+    space = net.space
+    ladder = [space.largest, space.uniform((1 + space.min_width) / 2), space.smallest]
+    return np.array([ladder[i % 3][i] for i in range(len(space.groups))], np.int32)
+
+
+def rung_of(net: Supernet) -> np.ndarray:
+    """Sizes strictly between the subnet and the full network where there is room."""
+    return (subnet_of(net) + net.space.largest) // 2
+
+
+def variables_of(net: Supernet):
+    variables = net.model.init(jax.random.key(0), jnp.zeros((2, *net.image_shape)), train=True)
+    keys = iter(jax.random.split(jax.random.key(1), 1000))
+    # Nothing may hide behind a one or a zero.
+    noisy = jax.tree.map(lambda x: x + 0.1 * jax.random.uniform(next(keys), x.shape), dict(variables))
+    return noisy
+
+
+def run(net: Supernet, variables, images, widths, train: bool):
+    """Logits, updated statistics and the gradients of a scalar of the logits."""
+
+    def loss(weights):
+        mutable = ["batch_stats"] if train else []
+        joined = {**weights, "batch_stats": variables["batch_stats"]}
+        logits, new = net.model.apply(joined, images, widths, train=train, mutable=mutable)
+        # Linear, so that large logits do not magnify rounding.
+        return (logits * slopes).mean(), (logits, new)
+
+    slopes = np.linspace(-1, 1, 5, dtype=np.float32)[None]
+    weights = {name: variables[name] for name in ("params", "affine")}
+    (_, (logits, new)), grads = jax.jit(jax.value_and_grad(loss, has_aux=True))(weights)
+    return {"logits": logits, "stats": dict(new), "grads": grads}
+
+
+def forms(net: Supernet, subnet: np.ndarray):
+    space = net.space
+    return {
+        "masked": space.masked(subnet),
+        "bucketed": space.bucketed(rung_of(net), subnet),
+        "sliced": space.sliced(subnet),
+    }
+
+
+def inactive(net: Supernet, subnet: np.ndarray, variables):
+    """Pytree of bool arrays: true for the entries that the subnet does not use."""
+    active = net.cut(jax.tree.map(np.ones_like, variables), subnet)
+    flat, result = traverse_util.flatten_dict(active), {}
+    for path, full in traverse_util.flatten_dict(variables).items():
+        pads = [(0, n - m) for n, m in zip(full.shape, flat[path].shape, strict=True)]
+        result[path] = np.pad(np.asarray(flat[path]), pads) == 0
+    return traverse_util.unflatten_dict(result)
+
+
+@pytest.mark.parametrize("train", [True, False], ids=["train", "eval"])
+@pytest.mark.parametrize("name", NETS)
+def test_masked_bucketed_and_sliced_agree(name, train, images):
+    net = NETS[name]()
+    subnet, variables = subnet_of(net), variables_of(net)
+    results = {form: run(net, variables, images, w, train) for form, w in forms(net, subnet).items()}
+    sizes = {form: {w.size for w in ws.values()} for form, ws in forms(net, subnet).items()}
+    assert sizes["masked"] != sizes["bucketed"] != sizes["sliced"], "the forms were not built differently"
+    for form in ("masked", "bucketed"):
+        assert_trees_close(results[form], results["sliced"])
+
+
+@pytest.mark.parametrize("train", [True, False], ids=["train", "eval"])
+@pytest.mark.parametrize("name", NETS)
+def test_poison_in_unused_entries_changes_no_bit(name, train, images):
+    net = NETS[name]()
+    subnet, variables = subnet_of(net), variables_of(net)
+    unused = inactive(net, subnet, variables)
+    poisoned = jax.tree.map(lambda x, u: jnp.where(u, jnp.nan, x), variables, unused)
+    assert any(np.isnan(x).any() for x in jax.tree.leaves(poisoned))
+    widths = net.space.masked(subnet)
+    clean, dirty = run(net, variables, images, widths, train), run(net, poisoned, images, widths, train)
+    for result in (clean, dirty):  # unused statistics are left as they were, NaN or not
+        result["stats"] = jax.tree.map(
+            lambda x, u: jnp.where(u, 0, x), result["stats"], {k: unused[k] for k in result["stats"]}
+        )
+    assert_trees_equal(dirty, clean)
+
+
+@pytest.mark.parametrize("form", ["masked", "bucketed", "sliced"])
+def test_unused_entries_get_exactly_zero_gradient_and_keep_their_statistics(form, images):
+    net = every_layer()
+    subnet, variables = subnet_of(net), variables_of(net)
+    unused = inactive(net, subnet, variables)
+    result = run(net, variables, images, forms(net, subnet)[form], train=True)
+    for name in ("params", "affine"):
+        outside = jax.tree.map(lambda g, u: np.abs(g)[u].sum(), result["grads"][name], unused[name])
+        assert sum(jax.tree.leaves(outside)) == 0
+    old, new = variables["batch_stats"], result["stats"]["batch_stats"]
+    kept = jax.tree.map(lambda a, b, u: (np.asarray(a)[u] == np.asarray(b)[u]).all(), old, new, unused["batch_stats"])
+    assert all(jax.tree.leaves(kept))
+
+
+@pytest.mark.parametrize("name", ["every_layer", "us_mobilenet_v2"])
+def test_cut_network_equals_the_supernet_bit_for_bit(name, images):
+    net = NETS[name]()
+    subnet, variables = subnet_of(net), variables_of(net)
+    widths = net.space.sliced(subnet)
+    dense = net.cut(variables, subnet)
+    apply = jax.jit(lambda v: net.model.apply(v, images, widths, train=False))
+    assert_trees_equal(apply(dense), apply(variables))
+    weights = {name: dense[name] for name in ("params", "affine")}
+    assert sum(x.size for x in jax.tree.leaves(weights)) == int(net.params(subnet))
+
+
+def test_inactive_channels_are_zero_after_any_function():
+    group = Group("g", 4)
+    x = FeatureMap(jnp.ones((1, 2, 2, 4)), group, {"g": layers.Width(4, jnp.array(3))})
+    assert x.map(jnp.cos).value[..., 3:].sum() == 0 and x.map(jnp.cos).value[..., :3].all()
+
+
+def test_adding_groups_that_are_not_tied_names_both():
+    x = FeatureMap(jnp.ones((1, 2, 2, 4)), Group("left", 4), {})
+    y = FeatureMap(jnp.ones((1, 2, 2, 4)), Group("right", 4), {})
+    with pytest.raises(TypeError, match="'left'.*'right'"):
+        x + y
+
+
+def test_variables_of_another_network_are_refused(images):
+    net = every_layer()
+    variables = variables_of(net)
+    variables["params"]["stem"]["kernel"] = jnp.ones((3, 3, 3, 5))
+    with pytest.raises(ValueError, match="stem/kernel: axis 3 has 5 entries; expected 8"):
+        net.model.apply(variables, images, train=False)
+
+
+def test_batch_norm_refuses_to_collect_statistics_outside_training(images):
+    net = every_layer()
+    with pytest.raises(ValueError, match="collected in training mode only"):
+        net.model.apply(variables_of(net), images, train=False, mutable=["batch_stats"])
+
+
+def test_batch_norm_without_statistics_says_calibrate(images):
+    net = every_layer()
+    variables = variables_of(net)
+    del variables["batch_stats"]
+    with pytest.raises(ValueError, match="calibrate it first"):
+        net.model.apply(variables, images, train=False)
+
+
+def test_batch_norm_equals_flax_in_training(images):
+    x = FeatureMap.of(jnp.asarray(images))
+    ours, _ = BatchNorm().init_with_output(jax.random.key(0), x, True)
+    flax = nn.BatchNorm(use_running_average=False, epsilon=1e-5)
+    theirs, _ = flax.init_with_output(jax.random.key(0), x.value)
+    assert_trees_close(ours.value, theirs)
+
+
+@pytest.mark.parametrize("unbiased", [False, True])
+def test_batch_norm_stores_the_named_estimator_of_variance(unbiased, images):
+    norm = BatchNorm(unbiased=unbiased)
+    x = FeatureMap.of(jnp.asarray(images))
+    variables = norm.init(jax.random.key(0), x, True)
+    _, new = norm.apply(variables, x, True, mutable=["batch_stats"])
+    want = images.reshape(-1, 3).var(0, ddof=int(unbiased))
+    np.testing.assert_allclose(new["batch_stats"]["var"], want, rtol=1e-5)
+
+
+def test_batch_norm_shards_are_normalised_apart(images):
+    x = FeatureMap.of(jnp.asarray(images))
+    norm = BatchNorm(shards=2)
+    variables = BatchNorm().init(jax.random.key(0), x, True)
+    together = norm.apply(variables, x, True).value
+    halves = [BatchNorm().apply(variables, FeatureMap.of(h), True).value for h in np.split(x.value, 2)]
+    assert_trees_close(together, jnp.concatenate(halves))
+
+
+def test_bfloat16_computes_in_bfloat16_and_keeps_float32_state(images):
+    net = named("resnet8", dtype=jnp.bfloat16)
+    variables = variables_of(net)
+    assert {x.dtype for x in jax.tree.leaves(variables)} == {jnp.dtype("float32")}
+    result = run(net, variables, images, None, train=True)
+    exact = run(named("resnet8"), variables, images, None, train=True)
+    assert result["stats"]["batch_stats"]["stem_norm"]["mean"].dtype == jnp.float32
+    assert not np.array_equal(result["logits"], exact["logits"])
+    assert_trees_close(result["logits"], exact["logits"], "bfloat16")
