@@ -96,7 +96,7 @@ class Engine:
             grads, stats, metrics = gradients(state, images, batch["label"], subnets)
             updates, opt_state = self.optimizer.update(grads, state.opt_state, state.trainable)
             trainable = optax.apply_updates(state.trainable, updates)
-            metrics["grad_norm"] = optax.global_norm(grads)
+            metrics["grad_norm"] = optax.tree.norm(grads)
             return self._advance(state, trainable, opt_state, stats), metrics
 
         return jax.jit(step, donate_argnums=0)

@@ -61,11 +61,16 @@ def rung_of(net: Supernet) -> np.ndarray:
 
 
 def variables_of(net: Supernet):
-    variables = net.model.init(jax.random.key(0), jnp.zeros((2, *net.image_shape)), train=True)
-    keys = iter(jax.random.split(jax.random.key(1), 1000))
-    # Nothing may hide behind a one or a zero.
-    noisy = jax.tree.map(lambda x: x + 0.1 * jax.random.uniform(next(keys), x.shape), dict(variables))
-    return noisy
+    """Random variables in which nothing hides behind a one or a zero; drawn on the host, without a compile."""
+    rng = np.random.default_rng(1)
+
+    def draw(path, leaf):
+        if path[-1].key in ("scale", "var"):
+            return rng.uniform(0.5, 1.5, leaf.shape).astype(np.float32)
+        fan = np.prod(leaf.shape[:-1]) if len(leaf.shape) > 1 else 10
+        return (rng.normal(size=leaf.shape) / np.sqrt(fan)).astype(np.float32)
+
+    return jax.tree_util.tree_map_with_path(draw, dict(net.variable_shapes))
 
 
 def run(net: Supernet, variables, images, widths, train: bool):

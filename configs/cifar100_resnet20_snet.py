@@ -1,0 +1,20 @@
+"""S-Net on CIFAR-100: ResNet-20 at four switches.
+
+Paper: Yu et al., Slimmable Neural Networks, ICLR 2019
+  (method only; the recipe is Joslim's, see recipes.cifar).
+Network: 12 groups, 2,618,944 MACs at width 0.25 to 40,556,800 at 1.
+Command: slimjax train --config configs/cifar100_resnet20_snet.py --workdir runs/cifar100_resnet20_snet
+Hardware: one GPU or TPU chip; any number of devices that divides 128.
+Expected: no numbers are published; not run yet.
+"""
+
+from ml_collections import ConfigDict
+
+from slimjax import recipes
+
+
+def get_config() -> ConfigDict:
+    config = recipes.cifar(100)
+    config.algorithm = recipes.snet()
+    config.model.name = "resnet20"
+    return config

@@ -1,0 +1,20 @@
+"""S-Net on CIFAR-100: ResNet-56 at four switches.
+
+Paper: Yu et al., Slimmable Neural Networks, ICLR 2019
+  (method only; the recipe is Joslim's, see recipes.cifar).
+Network: 30 groups, 7,927,360 MACs at width 0.25 to 125,491,456 at 1.
+Command: slimjax train --config configs/cifar100_resnet56_snet.py --workdir runs/cifar100_resnet56_snet
+Hardware: one GPU or TPU chip; any number of devices that divides 128.
+Expected: no numbers are published; not run yet.
+"""
+
+from ml_collections import ConfigDict
+
+from slimjax import recipes
+
+
+def get_config() -> ConfigDict:
+    config = recipes.cifar(100)
+    config.algorithm = recipes.snet()
+    config.model.name = "resnet56"
+    return config

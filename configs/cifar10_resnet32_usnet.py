@@ -1,0 +1,20 @@
+"""US-Net on CIFAR-10: ResNet-32 at any width from 0.25 to 1.
+
+Paper: Yu and Huang, Universally Slimmable Networks and Improved Training Techniques, ICCV 2019
+  (method only; the recipe is Joslim's, see recipes.cifar).
+Network: 18 groups, 4,386,976 MACs at width 0.25 to 68,862,592 at 1.
+Command: slimjax train --config configs/cifar10_resnet32_usnet.py --workdir runs/cifar10_resnet32_usnet
+Hardware: one GPU or TPU chip; any number of devices that divides 128.
+Expected: no numbers are published; not run yet.
+"""
+
+from ml_collections import ConfigDict
+
+from slimjax import recipes
+
+
+def get_config() -> ConfigDict:
+    config = recipes.cifar(10)
+    config.algorithm = recipes.usnet()
+    config.model.name = "resnet32"
+    return config

@@ -1,0 +1,224 @@
+"""The shipped configs: headers that hold, and runs that build, trace, train and resume on mock data."""
+
+import contextlib
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+import tensorflow_datasets as tfds
+from jax.experimental.compilation_cache import compilation_cache
+from PIL import Image
+
+from slimjax import cli, metrics
+from slimjax.build import Experiment, build
+from slimjax.checkpoint import Checkpointer
+from slimjax.config import validate
+from slimjax.train import train
+
+CONFIGS = sorted((Path(__file__).parent.parent / "configs").glob("*.py"))
+IMAGES = 16  # of every mocked split
+
+
+def header(path: Path) -> str:
+    """The docstring, with continued lines joined."""
+    return re.match(r'r?"""(.*?)"""', path.read_text(), re.DOTALL)[1].replace("\\\n", "")
+
+
+def load(path: Path, *overrides: str):
+    return cli._load_config(str(path), [f"--config.{override}" for override in overrides])
+
+
+def number(text: str) -> int:
+    return int(text.replace(",", ""))
+
+
+class MyData(tfds.core.GeneratorBasedBuilder, skip_registration=True):
+    """The user's own data set that own_*.py is about, as small as can be."""
+
+    VERSION = tfds.core.Version("1.0.0")
+
+    def _info(self):
+        features = {
+            "image": tfds.features.Tensor(shape=(32, 32, 3), dtype=np.uint8),
+            "label": tfds.features.ClassLabel(num_classes=10),
+        }
+        return tfds.core.DatasetInfo(builder=self, features=tfds.features.FeaturesDict(features))
+
+    def _split_generators(self, dl_manager):
+        return {"train": self._generate_examples(), "test": self._generate_examples()}
+
+    def _generate_examples(self):
+        images = np.random.default_rng(0).integers(0, 256, (IMAGES, 32, 32, 3), np.uint8)
+        yield from ((i, {"image": images[i], "label": i % 10}) for i in range(IMAGES))
+
+
+@pytest.fixture(scope="module")
+def listed(tmp_path_factory) -> Path:
+    """List files with one image of each of 100 classes."""
+    root = tmp_path_factory.mktemp("listed")
+    for label in range(100):
+        Image.new("RGB", (8, 8), (label, 0, 0)).save(root / f"{label}.png")
+    for split in ("train", "test"):
+        lines = [f"{label}.png {label}\n" for label in range(100)]
+        (root / f"imagenet100_{split}.txt").write_text("".join(lines))
+    return root
+
+
+@pytest.fixture(scope="module")
+def own(tmp_path_factory) -> Path:
+    root = tmp_path_factory.mktemp("own")
+    MyData(data_dir=root, file_format="array_record").download_and_prepare()
+    return root
+
+
+@pytest.fixture(scope="module")
+def prepared(listed, own):
+    """Returns a function: config -> context in which its data is there, through the real loading code."""
+
+    def enter(config) -> contextlib.AbstractContextManager:
+        if config.data.name in ("imagenet100", "my_data"):
+            config.data.data_dir = str(listed if config.data.name == "imagenet100" else own)
+            return contextlib.nullcontext()
+        policy = tfds.testing.MockPolicy.USE_CODE
+        return tfds.testing.mock_data(num_examples=IMAGES, policy=policy)
+
+    return enter
+
+
+@pytest.fixture(scope="module", params=CONFIGS, ids=lambda path: path.stem)
+def path(request) -> Path:
+    return request.param
+
+
+@pytest.fixture(scope="module")
+def experiment(path, prepared) -> Experiment:
+    config = load(path)
+    with prepared(config):
+        return build(config)
+
+
+@pytest.mark.parametrize("entry", ["Paper", "Command", "Hardware", "Expected"])
+def test_header_has_entry(path, entry):
+    assert re.search(rf"^{entry}: \S", header(path), re.MULTILINE)
+
+
+def test_header_command_names_the_file(path):
+    assert f"Command: slimjax train --config configs/{path.name} --workdir runs/" in header(path)
+
+
+def test_header_overrides_are_accepted(path):
+    """Those of each line by themselves: alternatives may exclude one another."""
+    for line in header(path).splitlines():
+        overrides = re.findall(r"--config\.(\S+=\S+)", line)
+        placeholders = ("FILE", "DIR", "NAME", "K")
+        config = load(path, *(o for o in overrides if not o.endswith(placeholders)))
+        validate(config, device_count=8)
+
+
+def test_config_values_are_valid_on_eight_devices(path):
+    validate(load(path), device_count=8)
+
+
+def test_header_network_is_what_is_built(path, experiment):
+    stated = re.search(
+        r"^Network.*: (\d+) groups, ([\d,]+) MACs at width (\S+) to ([\d,]+)", header(path), re.MULTILINE
+    )
+    if stated is None:  # an embedded data set's config may leave it out
+        assert path.stem.startswith("mnist5k")
+        return
+    net = experiment.net
+    assert len(net.space.groups) == int(stated[1])
+    assert net.macs(net.space.smallest) == number(stated[2])
+    assert net.space.min_width == float(stated[3])
+    assert net.macs(net.space.largest) == number(stated[4])
+
+
+def test_published_widths_cost_what_the_header_says(path, experiment):
+    for width, millions in re.findall(r"(\d[\d.]*): [\d.]+ \((\d+)\)", header(path)):
+        macs = experiment.net.macs(experiment.net.space.uniform(float(width)))
+        assert abs(macs / 1e6 - int(millions)) < 1  # US-Net's authors truncate, S-Net's round
+
+
+def test_published_widths_are_evaluated(path, experiment):
+    published = {float(w) for w in re.findall(r"(\d[\d.]*): [\d.]+ \(\d+\)", header(path))}
+    like = jax.eval_shape(lambda: experiment.algorithm.init(0))
+    chosen = experiment.algorithm.finish(like, experiment.evaluation_subnets())
+    subnets = {tuple(choice.subnet.tolist()) for choice in chosen.values()}
+    assert {tuple(experiment.net.space.uniform(w).tolist()) for w in published} <= subnets
+
+
+# A trace takes seconds; CIFAR-100's steps are CIFAR-10's with more classes, and depths lie in between.
+TRACED = [path for path in CONFIGS if not re.search("cifar100|resnet32|resnet44", path.stem)]
+
+
+@pytest.mark.parametrize("path", TRACED, indirect=True)
+def test_step_traces_and_keeps_the_state(experiment):
+    size = experiment.config.train.batch_size
+    batch = {
+        "image": jax.ShapeDtypeStruct((size, *experiment.dataset.info.image_shape), np.uint8),
+        "label": jax.ShapeDtypeStruct((size,), np.int32),
+    }
+    state = jax.eval_shape(lambda: experiment.algorithm.init(0))
+    after, _ = experiment.algorithm.step.eval_shape(state, batch, experiment.algorithm.propose({}, 0))
+    assert after == state
+
+
+TRAINED = {
+    "digits_resnet8_usnet": ("evaluation.widths=0.5,1",),
+    "digits_resnet8_snet": (),
+    "cifar10_resnet20_usnet": ("evaluation.widths=0.5,1",),
+    # One random width instead of two: it compiles for half a minute less.
+    "imagenet_mobilenet_v1_usnet": (
+        "data.image_size=32",
+        "evaluation.widths=0.25,1",
+        "algorithm.num_subnets=3",
+    ),
+}
+TINY = (
+    "devices=1", "train.steps=3", "train.log_every=1", "train.checkpoint_every=1", "train.batch_size=8",
+    "calibration.images=8", "calibration.batch_size=8", "evaluation.batch_size=8",
+)  # fmt: skip
+
+
+@pytest.fixture
+def compile_cache(tmp_path) -> Iterator[None]:
+    """The resumed run takes its programs from the interrupted one's, as it does on the command line."""
+    before = jax.config.jax_compilation_cache_dir
+    jax.config.update("jax_compilation_cache_dir", str(tmp_path / "programs"))
+    compilation_cache.reset_cache()
+    yield
+    jax.config.update("jax_compilation_cache_dir", before)
+    compilation_cache.reset_cache()
+
+
+class Interrupted(Exception):
+    """What stops a run in its second step's checkpoint."""
+
+
+def interrupt_after(step: int, monkeypatch) -> None:
+    save = Checkpointer.save
+
+    def saving(self, done, tree):
+        save(self, done, tree)
+        if done == step:
+            raise Interrupted
+
+    monkeypatch.setattr(Checkpointer, "save", saving)
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("compile_cache")
+@pytest.mark.parametrize("name", TRAINED)
+def test_run_trains_two_steps_and_resumes_to_three(name, prepared, tmp_path, monkeypatch):
+    path = next(path for path in CONFIGS if path.stem == name)
+    config = load(path, *TINY, *TRAINED[name])
+    with prepared(config):
+        with monkeypatch.context() as patch, pytest.raises(Interrupted):
+            interrupt_after(2, patch)
+            train(config, str(tmp_path))
+        rows = train(config, str(tmp_path))
+    assert [line["step"] for line in metrics.read(tmp_path / "metrics.jsonl")] == [1, 2, 3]
+    assert all(np.isfinite(row["loss"]) for row in rows)

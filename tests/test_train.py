@@ -1,0 +1,241 @@
+"""Whole runs: results, resuming, killing, other device counts, several processes."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+from conftest import assert_trees_close, assert_trees_equal
+from ml_collections import ConfigDict
+
+from slimjax import evaluate_run, recipes
+from slimjax.build import build
+from slimjax.checkpoint import Checkpointer
+from slimjax.errors import RunError, UserError
+from slimjax.train import checkpoints, restore, train
+
+REPOSITORY = Path(__file__).parent.parent
+CONFIG = "configs/digits_resnet8_usnet.py"
+ROW = {"name", "width", "channels", "macs", "params", "top1", "top1_uncalibrated", "loss"}
+
+
+def small(**train_fields) -> ConfigDict:
+    """Digits, a tiny ResNet-8, ten steps."""
+    config = recipes.embedded("digits")
+    config.algorithm = recipes.usnet()
+    config.model.options = ConfigDict({"channels": (4, 4, 8)})
+    config.train.update(steps=10, batch_size=32, log_every=1, checkpoint_every=5)
+    config.train.update(train_fields)
+    config.calibration.update(images=128, batch_size=64)
+    config.evaluation.update(widths=(0.25, 0.6, 1.0), batch_size=256)
+    config.devices = 1
+    return config
+
+
+def final_state(config: ConfigDict, directory):
+    with Checkpointer(checkpoints(str(directory)), read_only=True) as saver:
+        state, position = restore(build(config), saver)
+    return jax.tree.map(np.asarray, state), position
+
+
+def lines(directory) -> list[dict]:
+    return [json.loads(line) for line in (Path(directory) / "metrics.jsonl").read_text().splitlines()]
+
+
+def losses(directory) -> np.ndarray:
+    return np.array([line["max/loss"] for line in lines(directory)])
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """A finished run: its directory and the rows it returned."""
+    directory = tmp_path_factory.mktemp("finished")
+    return directory, train(small(), str(directory), "slimjax train ...")
+
+
+def test_train_writes_a_front_with_the_documented_keys(finished):
+    directory, rows = finished
+    front = json.loads((directory / "front.json").read_text())
+    assert front == rows
+    assert [row["width"] for row in front] == [0.25, 0.6, 1.0]
+    assert all(set(row) == ROW for row in front)
+    assert all(0 <= row["top1"] <= 1 for row in front)
+
+
+def test_train_writes_a_report_metrics_and_the_config(finished):
+    directory, _ = finished
+    assert "<svg" in (directory / "report.html").read_text()
+    assert [line["step"] for line in lines(directory)] == list(range(1, 11))
+    assert json.loads((directory / "config.json").read_text())["train"]["steps"] == 10
+    assert list(directory.glob("events.out.tfevents*"))
+
+
+def test_evaluate_reports_the_same_rows_as_training(finished):
+    directory, rows = finished
+    assert evaluate_run.run(str(directory), None, None) == rows
+
+
+def test_evaluate_takes_widths_that_training_did_not_report(finished):
+    row = evaluate_run.run(str(finished[0]), [0.43], None)[0]
+    assert row["width"] == 0.43
+    assert row["channels"]["stage3"] == int(0.43 * 8)
+
+
+def test_evaluate_takes_a_subnet_that_is_not_uniform(finished):
+    row = evaluate_run.run(str(finished[0]), None, {"stage1": 2, "stage3": 5})[0]
+    assert row["width"] is None
+    assert (row["channels"]["stage1"], row["channels"]["stage2"], row["channels"]["stage3"]) == (2, 4, 5)
+
+
+def test_resumed_run_ends_bit_identical(finished, tmp_path):
+    config = small()
+    config.train.steps = 5
+    # The schedule must be that of the long run: train it to 5 of 10 steps by failing there.
+    stop_after(small(), tmp_path, 5)
+    assert final_state(small(), tmp_path)[1] == 5
+    rows = train(small(), str(tmp_path))
+    assert_trees_equal(final_state(small(), tmp_path), final_state(small(), finished[0]))
+    assert rows == finished[1]
+    np.testing.assert_array_equal(losses(tmp_path), losses(finished[0]))
+
+
+def test_resuming_on_another_device_count_ends_close(finished, tmp_path):
+    config = small()
+    stop_after(config, tmp_path, 5)
+    config.devices = 8
+    train(config, str(tmp_path))
+    there, here = final_state(config, tmp_path)[0], final_state(small(), finished[0])[0]
+    for got, want in zip(jax.tree.leaves(there.params), jax.tree.leaves(here.params), strict=True):
+        np.testing.assert_allclose(got, want, atol=1e-5)
+
+
+def stop_after(config: ConfigDict, directory, step: int) -> None:
+    """Runs until just after the checkpoint of `step`, then dies."""
+
+    class Stop(Exception):
+        pass
+
+    real = Checkpointer.save
+
+    def save(self, at, *args, **kwargs):
+        real(self, at, *args, **kwargs)
+        self.wait()
+        if at == step:
+            raise Stop
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Checkpointer, "save", save)
+        with pytest.raises(Stop):
+            train(config, str(directory))
+
+
+def test_finished_run_trains_no_further(finished):
+    directory, rows = finished
+    before = lines(directory)
+    assert train(small(), str(directory)) == rows
+    assert lines(directory) == before
+
+
+def test_another_config_in_the_same_directory_is_refused(finished):
+    config = small(batch_size=64)
+    with pytest.raises(UserError, match=r"train\.batch_size"):
+        train(config, str(finished[0]))
+
+
+def test_loss_that_is_no_number_stops_with_the_step_and_a_remedy(tmp_path):
+    config = small()
+    config.optimizer.learning_rate = 1e30
+    with pytest.raises(RunError, match=r"step \d+: .*loss is nan.*learning_rate"):
+        train(config, str(tmp_path))
+
+
+def test_micro_batches_clipping_average_and_bfloat16_run_together(tmp_path):
+    config = small(micro_batches=2, average_decay=0.9, steps=2)
+    config.optimizer.clip_norm = 1.0
+    config.model.dtype = "bfloat16"
+    config.batch_norm.statistics = "device"
+    config.devices = 8
+    rows = train(config, str(tmp_path))
+    assert all(np.isfinite(row["loss"]) for row in rows)
+
+
+def command(directory, *overrides: str, steps: int = 60) -> list[str]:
+    return [
+        *(sys.executable, "-m", "slimjax", "train", "--config", CONFIG, "--workdir", str(directory)),
+        *(f"--config.train.steps={steps}", "--config.train.checkpoint_every=10", "--config.train.log_every=1"),
+        *("--config.model.options.channels=(4,4,8)", "--config.evaluation.widths=(1.0,)", *overrides),
+    ]
+
+
+def environment(**extra: str) -> dict[str, str]:
+    kept = {key: value for key, value in os.environ.items() if key != "XLA_FLAGS"}
+    return {**kept, "JAX_PLATFORMS": "cpu", **extra}
+
+
+@pytest.mark.slow
+def test_killed_run_resumes_and_ends_bit_identical(tmp_path):
+    """kill -9 in the middle of training; the metrics and the state of the resumed run are the unbroken run's."""
+    unbroken, killed = tmp_path / "unbroken", tmp_path / "killed"
+    run = {"cwd": REPOSITORY, "env": environment(), "check": True, "capture_output": True}
+    subprocess.run(command(unbroken), **run)
+    process = subprocess.Popen(command(killed), cwd=REPOSITORY, env=environment(), stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 120
+    while not (killed / "metrics.jsonl").exists() or len(lines_so_far(killed)) < 23:
+        assert time.monotonic() < deadline and process.poll() is None, "it ended before it could be killed"
+        time.sleep(0.005)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    subprocess.run(command(killed), **run)
+    with Checkpointer(checkpoints(str(killed)), read_only=True) as saver:
+        assert saver.latest_step() == 60
+    config = evaluate_run.load_config(str(unbroken))
+    config.devices = 1
+    assert_trees_equal(final_state(config, killed), final_state(config, unbroken))
+    assert (killed / "front.json").read_text() == (unbroken / "front.json").read_text()
+
+
+def lines_so_far(directory) -> list[str]:
+    return (directory / "metrics.jsonl").read_text().splitlines()
+
+
+@pytest.mark.slow
+def test_two_processes_train_as_one(tmp_path):
+    one, two = tmp_path / "one", tmp_path / "two"
+    run = {"cwd": REPOSITORY, "check": True, "capture_output": True}
+    subprocess.run(command(one, steps=10), env=environment(), **run)
+    launch = ["launch/local.sh", "2", "--", *command(two, steps=10)]
+    subprocess.run(launch, env=environment(SLIMJAX_TIMEOUT="60"), **run)
+    np.testing.assert_allclose(losses(two), losses(one), atol=1e-4)
+    fronts = [json.loads((d / "front.json").read_text())[0] for d in (one, two)]
+    assert fronts[0]["loss"] == pytest.approx(fronts[1]["loss"], abs=1e-4)
+    config = evaluate_run.load_config(str(one))
+    config.devices = 1
+    assert_trees_close(final_state(config, two)[0].params, final_state(config, one)[0].params)
+
+
+def test_launcher_stops_all_processes_when_one_fails():
+    """Rank 1 fails at once; rank 0 would sleep for a minute."""
+    script = 'if [ "$SLIMJAX_PROCESS_ID" = 1 ]; then exit 7; else sleep 60; fi'
+    began = time.monotonic()
+    done = subprocess.run(["launch/local.sh", "2", "--", "bash", "-c", script], cwd=REPOSITORY, check=False)
+    assert done.returncode == 7
+    assert time.monotonic() - began < 30
+
+
+def test_pod_launcher_runs_the_command_on_every_worker(tmp_path):
+    fake = tmp_path / "gcloud"
+    fake.write_text('#!/bin/sh\nfor a in "$@"; do echo "$a"; done\n')
+    fake.chmod(0o755)
+    path = f"{tmp_path}:{os.environ['PATH']}"
+    arguments = ["launch/tpu_pod.sh", "pod", "zone-a", "--", "slimjax", "train", "--workdir", "gs://a b"]
+    done = subprocess.run(
+        arguments, cwd=REPOSITORY, env=environment(PATH=path), check=True, capture_output=True, text=True
+    )
+    assert "--worker=all" in done.stdout
+    assert r"slimjax train --workdir gs://a\ b" in done.stdout
