@@ -210,7 +210,7 @@ def _check_kinds(where: str, options: Mapping[str, Any], defaults: Mapping[str, 
     for name, value in options.items():
         wanted, got = _kind(defaults.get(name)), _kind(value)
         if wanted is not type(None) and got is not wanted and (wanted, got) != (float, int):
-            raise UserError(f"{where}.{name}: expected a {wanted.__name__}; got {value!r}.")
+            raise UserError(f"{where}.{name}: expected {wanted.__name__}; got {value!r}.")
 
 
 def _kind(value: Any) -> type:

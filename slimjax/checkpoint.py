@@ -30,7 +30,7 @@ from etils import epath
 from flax import traverse_util
 from jax.experimental import multihost_utils
 
-from slimjax.errors import UserError
+from slimjax.errors import RunError, UserError
 
 PyTree = Any
 Leaves = dict[str, Any]  # "params/conv/kernel" -> array or ShapeDtypeStruct
@@ -43,11 +43,11 @@ NOT_HASHED = "sharded over processes: not hashed"
 logger = logging.getLogger(__name__)
 
 
-class CheckpointError(RuntimeError):
+class CheckpointError(RunError):
     """A checkpoint could not be written, or none of those that exist can be read."""
 
 
-class NonFiniteError(RuntimeError):
+class NonFiniteError(RunError):
     """A tree with NaN or infinite parameters was about to be saved."""
 
 

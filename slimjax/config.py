@@ -159,21 +159,14 @@ def validate(config: ConfigDict, device_count: int) -> None:
     Raises:
       UserError: one message with all mistakes: the field, what was expected, what was found.
     """
-    errors = _strange_fields(config)
-    if not errors:
-        values = ((path, _get(config, path), rule) for path, rule in RULES.items())
-        errors = [f"config.{p}: expected {rule[1]}; got {v!r}" for p, v, rule in values if not rule[0](v)]
+    errors, given = _strange_fields(config), dict(_fields(config))
+    for path, (holds, expected) in RULES.items():
+        if path in given and not holds(given[path]):
+            errors.append(f"config.{path}: expected {expected}; got {given[path]!r}")
     if not errors:
         errors = _misfits(config, device_count)
     if errors:
         raise UserError("\n".join([f"{len(errors)} mistake(s) in the config:", *(f"  {e}" for e in errors)]))
-
-
-def check_field(config: ConfigDict, path: str) -> None:
-    """Raises UserError if a config has no field or section of that dotted name, with the nearest names."""
-    known = dict(_fields(config))
-    if path not in known and not path.startswith(OPEN_SECTIONS):
-        raise UserError(f"config.{path}: no such field. {_hint(path, known)}")
 
 
 OPEN_SECTIONS = ("algorithm.", "model.options.")

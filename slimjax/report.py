@@ -16,7 +16,7 @@ from markupsafe import Markup
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
-from matplotlib.ticker import EngFormatter
+from matplotlib.ticker import EngFormatter, LogLocator, NullLocator
 
 from slimjax.workdir import versions, write_atomic
 
@@ -94,8 +94,9 @@ def draw_front(rows: Sequence[FrontRow]) -> str:
     """Returns an SVG of top-1 over MACs, calibrated and not, each calibrated point labelled by its width."""
     figure, axes = _new_figure("MACs", "top-1 (%)")
     axes.set_xscale("log")
+    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axes.xaxis.set_major_formatter(EngFormatter(sep=""))
-    axes.xaxis.set_minor_formatter(EngFormatter(sep=""))
+    axes.xaxis.set_minor_locator(NullLocator())
     for key, label, colour, marker in (
         ("top1_uncalibrated", "uncalibrated", UNCALIBRATED, "s--"),
         ("top1", "calibrated", CALIBRATED, "o-"),

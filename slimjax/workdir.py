@@ -30,8 +30,8 @@ class WorkdirLock:
     """Holds a workdir for one process of one run; a context manager.
 
     The lock is the text of `path/lock` (host, pid, time), not its existence; an empty file is a free one. It
-    is read and written under `flock`, so that of two runs that find a stale lock only one takes it over. A lock
-    is stale when its process is gone from this host; of another host's processes nothing is known here.
+    is read and written under `flock`: of two runs that find a stale lock only one takes it over. A lock is stale
+    when its process is gone from this host; of another host's processes nothing is known here.
 
     Args:
       path: the workdir, a local (or mounted) directory; made if it is missing.
@@ -71,7 +71,7 @@ class WorkdirLock:
 
 
 def record_run(path: epath.PathLike, config_json: str, ignore: Iterable[str] = ()) -> None:
-    """Writes config.json and versions.json into the workdir `path`, each wholly or not at all, on one process.
+    """Writes config.json and versions.json into the workdir `path`, each wholly or not at all; one process does.
 
     Args:
       path: the workdir.

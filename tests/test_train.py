@@ -94,9 +94,6 @@ def test_evaluate_takes_a_subnet_that_is_not_uniform(finished):
 
 
 def test_resumed_run_ends_bit_identical(finished, tmp_path):
-    config = small()
-    config.train.steps = 5
-    # The schedule must be that of the long run: train it to 5 of 10 steps by failing there.
     stop_after(small(), tmp_path, 5)
     assert final_state(small(), tmp_path)[1] == 5
     rows = train(small(), str(tmp_path))

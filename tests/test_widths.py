@@ -3,7 +3,7 @@
 import jax
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from slimjax.errors import UserError
@@ -67,6 +67,9 @@ def test_uniform_refuses_every_width_outside_the_range(width):
 
 
 @given(st.lists(st.integers(-8, 128), min_size=3, max_size=3))
+@example([12, 48, 16])
+@example([32, 96, 64])
+@example([8, 24, 0])
 def test_check_accepts_exactly_the_legal_channel_counts(channels):
     legal = all(
         low <= n <= g.channels and (n % 8 == 0 or n in (low, g.channels))

@@ -6,6 +6,7 @@ seed), is refuted beyond doubt, or is unclear at this scale. Numbers are those o
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
@@ -128,7 +129,7 @@ def private_norm_repairs(measured: Measured) -> Outcome:
 def monotone_in_width(measured: Measured) -> Outcome:
     losses = {n: _values(measured, "usnet", "sweep", n, "loss") for n in LADDER}
     compared = [compare.arm(f"loss at {n}", losses[n]) for n in LADDER]
-    steps = list(zip(LADDER, LADDER[1:], strict=False))
+    steps = list(itertools.pairwise(LADDER))
     # Non-strict: no step up the ladder makes the loss larger beyond doubt, and the ends differ.
     rises = [compare.greater(losses[wide], losses[narrow]) is True for narrow, wide in steps]
     ends = compare.greater(losses[NARROW], losses[WIDE])

@@ -1,0 +1,31 @@
+# make demo: install, train on real images that ship in a package, write runs/demo/report.html
+# make test: install, lint, type-check, run all tests
+PYTHON ?= python3
+BIN := .venv/bin
+INSTALLED := .venv/installed
+
+.PHONY: install test demo claims clean
+install: $(INSTALLED)
+
+$(INSTALLED): setup.cfg pyproject.toml requirements.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "slimjax needs Python 3.11 or newer; name one: make PYTHON=python3.11 ..." >&2; exit 2; }
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint requirements.txt --editable '.[dev]'
+	@touch $@
+
+test: install
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadscope
+
+demo: install
+	$(BIN)/slimjax train --config configs/mnist5k_resnet8_usnet.py --workdir runs/demo
+	@echo "Open runs/demo/report.html for the picture; runs/demo/front.json has the numbers."
+
+claims: install
+	$(BIN)/slimjax bench claims --only snet,usnet
+
+clean:
+	rm -rf .venv runs build *.egg-info

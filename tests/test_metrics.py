@@ -1,0 +1,169 @@
+"""Metrics and progress: every step once, every line JSON, an ETA that leaves compilation out."""
+
+import io
+import json
+import math
+
+import pytest
+
+from slimjax.metrics import MetricsWriter, read
+from slimjax.progress import Progress
+
+
+def write_steps(directory, *steps: int) -> None:
+    with MetricsWriter(directory) as writer:
+        for step in steps:
+            writer.write(step, {"train/loss": step / 10})
+
+
+def steps_of(directory) -> list[int]:
+    return [line["step"] for line in read(directory / "metrics.jsonl")]
+
+
+def test_written_values_are_read_back(tmp_path):
+    write_steps(tmp_path, 1, 2)
+    lines = read(tmp_path / "metrics.jsonl")
+    assert [(line["step"], line["train/loss"]) for line in lines] == [(1, 0.1), (2, 0.2)]
+    assert all(line["time"] > 1e9 for line in lines)
+
+
+def test_line_is_in_the_file_as_soon_as_write_returns(tmp_path):
+    with MetricsWriter(tmp_path) as writer:
+        writer.write(1, {"loss": 0.5})
+        assert steps_of(tmp_path) == [1]
+
+
+def test_tensorboard_gets_an_event_file(tmp_path):
+    write_steps(tmp_path, 1)
+    assert sum(path.stat().st_size for path in tmp_path.glob("events.*")) > 0
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+def test_non_finite_values_stay_strict_json_and_come_back(tmp_path, value):
+    def refuse(constant: str) -> None:
+        raise AssertionError(f"{constant} is not JSON")
+
+    with MetricsWriter(tmp_path) as writer:
+        writer.write(1, {"loss": value})
+    line = json.loads((tmp_path / "metrics.jsonl").read_text(), parse_constant=refuse)
+    assert line["loss"] == str(value)
+    assert str(read(tmp_path / "metrics.jsonl")[0]["loss"]) == str(value)
+
+
+def test_resumed_run_has_each_step_once(tmp_path):
+    write_steps(tmp_path, 1, 2, 3, 4)
+    with MetricsWriter(tmp_path) as writer:
+        writer.truncate_after(2)
+        for step in (3, 4, 5):
+            writer.write(step, {"train/loss": 0.0})
+    assert steps_of(tmp_path) == [1, 2, 3, 4, 5]
+
+
+def test_truncation_keeps_kept_lines_as_they_were(tmp_path):
+    with MetricsWriter(tmp_path) as writer:
+        writer.write(1, {"loss": math.nan, "top1": 1 / 3})
+        before = (tmp_path / "metrics.jsonl").read_text()
+        writer.write(2, {"loss": 1.0})
+        writer.truncate_after(1)
+    assert (tmp_path / "metrics.jsonl").read_text() == before
+
+
+def test_truncation_without_a_file_is_fine(tmp_path):
+    with MetricsWriter(tmp_path) as writer:
+        writer.truncate_after(0)
+        writer.write(1, {"loss": 1.0})
+    assert steps_of(tmp_path) == [1]
+
+
+def test_partial_last_line_is_left_out(tmp_path):
+    write_steps(tmp_path, 1, 2)
+    path = tmp_path / "metrics.jsonl"
+    path.write_text(path.read_text()[:-5])
+    assert steps_of(tmp_path) == [1]
+
+
+def test_next_line_is_not_glued_to_a_partial_one(tmp_path):
+    write_steps(tmp_path, 1, 2)
+    path = tmp_path / "metrics.jsonl"
+    path.write_text(path.read_text()[:-5])
+    write_steps(tmp_path, 2, 3)
+    assert steps_of(tmp_path) == [1, 2, 3]
+
+
+def test_damaged_line_in_the_middle_is_named(tmp_path):
+    write_steps(tmp_path, 1, 2, 3)
+    path = tmp_path / "metrics.jsonl"
+    path.write_text(path.read_text().replace('{"step": 2', '"step": 2'))
+    with pytest.raises(ValueError, match=r"metrics.jsonl:2"):
+        read(path)
+
+
+def test_disabled_writer_writes_nothing(tmp_path):
+    with MetricsWriter(tmp_path / "other", enabled=False) as writer:
+        writer.write(1, {"loss": 1.0})
+        writer.truncate_after(0)
+    assert not (tmp_path / "other").exists()
+
+
+class Clock:
+    """A clock that the test sets."""
+
+    def __init__(self) -> None:
+        self.now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def run_progress(seconds_of_steps: list[float], total: int, **options) -> list[str]:
+    """Returns the lines of a loop whose steps take the given seconds."""
+    clock, stream = Clock(), io.StringIO()
+    with Progress(total, "train", stream=stream, clock=clock, **options) as progress:
+        for seconds in seconds_of_steps:
+            clock.now += seconds
+            progress.advance(loss=0.41234)
+    return stream.getvalue().splitlines()
+
+
+def test_progress_line_says_where_how_fast_and_how_long():
+    lines = run_progress([60] + [0.5] * 119, 500, every_seconds=119)
+    assert lines[0] == "train  119/500  23%  2.0 step/s  ETA 0:03:10  loss 0.4123"
+
+
+def test_progress_eta_leaves_compilation_out():
+    fast, slow = (run_progress([first, 2, 2], 10, every_seconds=0)[2] for first in (2, 300))
+    assert fast == slow == "train  3/10  30%  0.5 step/s  ETA 0:00:14  loss 0.4123"
+
+
+def test_progress_prints_at_most_every_so_many_seconds():
+    lines = run_progress([1] * 30, 30, every_seconds=10)
+    assert [line.split()[1] for line in lines] == ["10/30", "20/30", "30/30", "30/30"]
+
+
+def test_progress_ends_with_the_time_taken():
+    assert run_progress([5, 1, 1], 3)[-1] == "train  3/3  100%  1.0 step/s  in 0:00:07  loss 0.4123"
+
+
+def test_progress_of_a_resumed_loop_starts_where_it_was():
+    assert run_progress([1, 1], 10, start=7)[-1].startswith("train  9/10  90%  1.0 step/s")
+
+
+def test_progress_of_an_empty_loop_does_not_divide_by_zero():
+    assert run_progress([], 0) == ["train  0/0  0%  in 0:00:00"]
+
+
+def test_disabled_progress_is_silent():
+    assert run_progress([100, 100], 2, enabled=False) == []
+
+
+def test_progress_on_a_terminal_is_a_bar():
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    stream = Terminal()
+    with Progress(2, "train", stream=stream) as progress:
+        progress.advance()
+        progress.advance(loss=0.5)
+    assert "━" in stream.getvalue()
+    assert "loss 0.5" in stream.getvalue()
