@@ -15,6 +15,6 @@ def get_config() -> ConfigDict:
     config = recipes.embedded("mnist5k")
     config.algorithm = recipes.usnet()
     config.model.options = ConfigDict({"channels": (8, 16, 32), "stem_stride": 2})
-    config.train.steps = 800
+    config.train.steps = 2000
     config.evaluation.widths = (0.25, 0.3, 0.35, 0.4, 0.45, 0.5, 0.6, 0.7, 0.75, 0.8, 0.9, 1.0)
     return config

@@ -95,8 +95,10 @@ class Checkpointer:
 
         Raises:
           NonFiniteError: naming the leaves.
-          CheckpointError: the previous save, which runs in the background, had failed.
+          CheckpointError: the previous save, which runs in the background, had failed; or this is read-only.
         """
+        if self._read_only:
+            raise CheckpointError(f"{self.directory} was opened read-only")
         leaves = _flatten(tree)
         _require_arrays(leaves)
         if require_finite:

@@ -110,7 +110,9 @@ def _define_bench(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("what", choices=["claims"])
     parser.add_argument("--only", help="algorithms whose claims to decide, such as snet,usnet (default: all)")
     parser.add_argument("--seeds", type=int, default=5, help="networks per arm (default: 5)")
-    parser.add_argument("--workdir", default="runs/claims", help="keeps measurements; a later call goes on")
+    parser.add_argument(
+        "--workdir", type=_directory, default="runs/claims", help="keeps measurements; a later call goes on"
+    )
 
 
 def _define_train(parser: argparse.ArgumentParser) -> None:

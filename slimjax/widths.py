@@ -142,6 +142,15 @@ class WidthSpace:
     def smallest(self) -> Subnet:
         return self.uniform(self.min_width)
 
+    @functools.cached_property
+    def lowest(self) -> Subnet:
+        """The fewest channels of each group over all widths; below `smallest` in rare cases only.
+
+        The published `make_divisible` is not monotone under half a divisor: 1.6 gives 9, and 4 gives 8.
+        """
+        widths = np.linspace(self.min_width, 1.0, 1001)
+        return np.array([min(g.at(w, self.rounding) for w in widths) for g in self.groups], np.int32)
+
     def uniform(self, width: float) -> Subnet:
         """The subnet in which every group has the same width multiplier, `min_width` to 1."""
         _check_width("width", width, low=self.min_width)
@@ -178,7 +187,7 @@ class WidthSpace:
         self._check_length(subnet)
         bad = [
             f"{g.name}: {n!r} (legal: {low} to {g.channels} in steps of {self.rounding.step})"
-            for g, n, low in zip(self.groups, subnet, self.smallest, strict=True)
+            for g, n, low in zip(self.groups, subnet, self.lowest, strict=True)
             if not self._legal(g, n, low)
         ]
         if bad:
@@ -206,9 +215,14 @@ class WidthSpace:
                 f"subnet: expected {len(self.groups)} entries ({', '.join(self.index)}), got {len(vector)}."
             )
 
+    def _off_grid(self, group: Group) -> tuple[int, ...]:
+        """Legal counts that need not be multiples of the step."""
+        i = self.index[group.name]
+        return int(self.lowest[i]), int(self.smallest[i]), group.channels
+
     def _legal(self, group: Group, channels: float, low: int) -> bool:
         whole = isinstance(channels, int | np.integer) and not isinstance(channels, bool)
-        on_grid = whole and (channels % self.rounding.step == 0 or channels in (low, group.channels))
+        on_grid = whole and (channels % self.rounding.step == 0 or channels in self._off_grid(group))
         return bool(on_grid and low <= channels <= group.channels)
 
 

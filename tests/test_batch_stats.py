@@ -86,7 +86,9 @@ def test_calibration_does_not_depend_on_earlier_statistics(net, collect, variabl
     """Nor can it leave them as they were: it starts from nothing."""
     first = calibrate(net, collect, {"w": net.space.smallest}, batches(8))["w"]
     other = variables_of(net)["batch_stats"]
-    changed = [not np.array_equal(a, b) for a, b in zip(jax.tree.leaves(first), jax.tree.leaves(other), strict=True)]
+    changed = [
+        not np.array_equal(a, b) for a, b in zip(jax.tree.leaves(first), jax.tree.leaves(other), strict=True)
+    ]
     assert all(changed)
     assert_trees_equal(calibrate(net, collect, {"w": net.space.smallest}, batches(8))["w"], first)
 

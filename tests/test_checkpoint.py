@@ -5,6 +5,7 @@ import json
 import logging
 import os
 import pathlib
+import re
 import resource
 import shutil
 import signal
@@ -143,6 +144,17 @@ def test_flipped_bytes_fall_back_to_the_older_step_and_name_the_leaf(tmp_path, c
     assert found.step == 1
     assert_same_bits(found.tree, make_tree(1))
     assert any(f"is damaged: {path}" in caplog.text for path in make_paths()), caplog.text
+
+
+def test_leaf_of_an_unreadable_file_is_named_in_one_line(tmp_path, caplog):
+    save_steps(tmp_path, 1, 2)
+    os.truncate(data_file(tmp_path / "2"), 0)
+    with caplog.at_level(logging.WARNING, "slimjax.checkpoint"):
+        restore(tmp_path)
+    messages = [record.getMessage() for record in caplog.records if "is damaged" in record.getMessage()]
+    assert len(messages) == 1
+    assert re.search(r"is damaged: (params|opt|batch_stats|scores|rng)[/:]", messages[0])
+    assert "\n" not in messages[0]
 
 
 def silently_replace(directory: pathlib.Path, step: int) -> None:
@@ -324,6 +336,14 @@ def test_read_only_touches_nothing(tmp_path):
     assert (tmp_path / "2.orbax-checkpoint-tmp").exists()
 
 
+def test_read_only_refuses_to_save(tmp_path):
+    with (
+        Checkpointer(tmp_path, read_only=True) as checkpointer,
+        pytest.raises(CheckpointError, match="read-only"),
+    ):
+        checkpointer.save(1, make_tree())
+
+
 @pytest.fixture
 def full_disk():
     """No file can grow over 4 kB, as on a full disk."""
@@ -374,6 +394,7 @@ TWO_PROCESSES = """
     import jax, jax.numpy as jnp, numpy as np
     from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
     jax.distributed.initialize(sys.argv[1], 2, int(sys.argv[2]), initialization_timeout=60)
+    from slimjax import checkpoint
     from slimjax.checkpoint import Checkpointer, NOT_HASHED
     mesh = Mesh(np.array(jax.devices()), "d", axis_types=(AxisType.Auto,))
     place = lambda spec: NamedSharding(mesh, spec)
@@ -383,11 +404,21 @@ TWO_PROCESSES = """
     with Checkpointer(sys.argv[3]) as checkpointer:
         checkpointer.save(1, tree(1))
         checkpointer.save(2, tree(2))
+        checkpointer.save(3, tree(3))
     if jax.process_index() == 0:
-        meta = sys.argv[3] + "/2/meta/metadata"
+        meta = sys.argv[3] + "/3/meta/metadata"
         text = open(meta).read()
         open(meta, "w").write(text.replace('"process_count": 2', '"process_count": 3'))
     jax.experimental.multihost_utils.sync_global_devices("damaged")
+
+    check_sums, calls = checkpoint._check_sums, []
+    def find_damage_in_one_process_only(saved, leaves):
+        calls.append(leaves)
+        if jax.process_index() == 1 and len(calls) == 1:
+            raise checkpoint.CheckpointError("step 2, only here")
+        check_sums(saved, leaves)
+    checkpoint._check_sums = find_damage_in_one_process_only
+
     with Checkpointer(sys.argv[3]) as checkpointer:
         found = checkpointer.restore(abstract)
         assert found.step == 1 and found.meta["process_count"] == 2

@@ -147,7 +147,9 @@ def test_unused_entries_get_exactly_zero_gradient_and_keep_their_statistics(form
         outside = jax.tree.map(lambda g, u: np.abs(g)[u].sum(), result["grads"][name], unused[name])
         assert sum(jax.tree.leaves(outside)) == 0
     old, new = variables["batch_stats"], result["stats"]["batch_stats"]
-    kept = jax.tree.map(lambda a, b, u: (np.asarray(a)[u] == np.asarray(b)[u]).all(), old, new, unused["batch_stats"])
+    kept = jax.tree.map(
+        lambda a, b, u: (np.asarray(a)[u] == np.asarray(b)[u]).all(), old, new, unused["batch_stats"]
+    )
     assert all(jax.tree.leaves(kept))
 
 
@@ -166,13 +168,14 @@ def test_cut_network_equals_the_supernet_bit_for_bit(name, images):
 def test_inactive_channels_are_zero_after_any_function():
     group = Group("g", 4)
     x = FeatureMap(jnp.ones((1, 2, 2, 4)), group, {"g": layers.Width(4, jnp.array(3))})
-    assert x.map(jnp.cos).value[..., 3:].sum() == 0 and x.map(jnp.cos).value[..., :3].all()
+    assert x.map(jnp.cos).value[..., 3:].sum() == 0
+    assert x.map(jnp.cos).value[..., :3].all()
 
 
 def test_adding_groups_that_are_not_tied_names_both():
     x = FeatureMap(jnp.ones((1, 2, 2, 4)), Group("left", 4), {})
     y = FeatureMap(jnp.ones((1, 2, 2, 4)), Group("right", 4), {})
-    with pytest.raises(TypeError, match="'left'.*'right'"):
+    with pytest.raises(TypeError, match=r"'left'.*'right'"):
         x + y
 
 

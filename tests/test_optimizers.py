@@ -67,7 +67,9 @@ def test_sgd_is_pytorchs_recurrence(nesterov):
 
 
 def test_clipping_bounds_the_global_norm():
-    optimizer = optimizers.sgd(lambda step: 1.0, momentum=0.0, nesterov=False, weight_decay=0.0, clip_norm=1.0)
+    optimizer = optimizers.sgd(
+        lambda step: 1.0, momentum=0.0, nesterov=False, weight_decay=0.0, clip_norm=1.0
+    )
     weights = {"a": jnp.zeros(3), "b": jnp.zeros(4)}
     updates, _ = optimizer.update(jax.tree.map(lambda x: x + 10, weights), optimizer.init(weights), weights)
     norm = np.sqrt(sum((np.asarray(u) ** 2).sum() for u in jax.tree.leaves(updates)))

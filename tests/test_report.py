@@ -124,7 +124,7 @@ def test_figures_have_no_colours_of_their_own():
 
 
 @pytest.mark.parametrize(
-    "rows", [[], make_rows((1.0,)), [make_rows()[0]] * 2, [{"width": "$a_b$", **make_rows()[0]}]]
+    "rows", [[], make_rows((1.0,)), [make_rows()[0]] * 2, [{**make_rows()[0], "width": "$\\frac$"}]]
 )
 def test_figure_of_odd_rows_is_sound_xml(rows):
     xml.etree.ElementTree.fromstring(draw_front(rows))

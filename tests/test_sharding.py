@@ -33,7 +33,9 @@ def per_device(engine, shards):
     return replace(engine, net=replace(engine.net, model=model))
 
 
-@pytest.mark.parametrize("make", [usnet, lambda engine: snet(engine, widths=(0.25, 1.0))], ids=["usnet", "snet"])
+@pytest.mark.parametrize(
+    "make", [usnet, lambda engine: snet(engine, widths=(0.25, 1.0))], ids=["usnet", "snet"]
+)
 def test_one_device_and_eight_give_the_same_training(make):
     one, one_state = trajectory(engine_of(), 1, make)
     eight, eight_state = trajectory(engine_of(), 8, make)

@@ -165,7 +165,11 @@ def test_micro_batches_clipping_average_and_bfloat16_run_together(tmp_path):
 def command(directory, *overrides: str, steps: int = 60) -> list[str]:
     return [
         *(sys.executable, "-m", "slimjax", "train", "--config", CONFIG, "--workdir", str(directory)),
-        *(f"--config.train.steps={steps}", "--config.train.checkpoint_every=10", "--config.train.log_every=1"),
+        *(
+            f"--config.train.steps={steps}",
+            "--config.train.checkpoint_every=10",
+            "--config.train.log_every=1",
+        ),
         *("--config.model.options.channels=(4,4,8)", "--config.evaluation.widths=(1.0,)", *overrides),
     ]
 
@@ -184,7 +188,8 @@ def test_killed_run_resumes_and_ends_bit_identical(tmp_path):
     process = subprocess.Popen(command(killed), cwd=REPOSITORY, env=environment(), stderr=subprocess.DEVNULL)
     deadline = time.monotonic() + 120
     while not (killed / "metrics.jsonl").exists() or len(lines_so_far(killed)) < 23:
-        assert time.monotonic() < deadline and process.poll() is None, "it ended before it could be killed"
+        assert process.poll() is None, "it ended before it could be killed"
+        assert time.monotonic() < deadline
         time.sleep(0.005)
     process.send_signal(signal.SIGKILL)
     process.wait()

@@ -49,6 +49,8 @@ def usnet(
     space = engine.net.space
     random_count = num_subnets - sample_max - (sample_min and num_subnets > 1)
     _check(num_subnets, random_count, sample_max, student_target)
+    if sampling_seed < 0:
+        raise UserError(f"algorithm.sampling_seed: expected an integer >= 0, got {sampling_seed}.")
     slots = _slots(space, random_count, sample_max, sample_min and num_subnets > 1, student_target)
 
     def propose(arrays: Any, step: int) -> np.ndarray:

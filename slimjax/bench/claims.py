@@ -64,7 +64,7 @@ def format_table(results: Sequence[Mapping[str, Any]]) -> str:
     for result in results:
         head = f"{result['claim']:>3}  {_WORDS[result['holds']]:<8} {result['text']}"
         compared = [
-            f"       {arm['arm']:<36} {arm['mean']:.4g} +- {arm['spread']:.2g}" for arm in result["arms"]
+            f"       {arm['arm']:<36} {arm['mean']:.4g} +- {arm['spread'] or 0:.2g}" for arm in result["arms"]
         ]
         blocks.append("\n".join([head, f"       {result['metric']}", *compared]))
     return "\n".join(blocks)
@@ -131,7 +131,7 @@ def monotone_in_width(measured: Measured) -> Outcome:
     compared = [compare.arm(f"loss at {n}", losses[n]) for n in LADDER]
     steps = list(itertools.pairwise(LADDER))
     # Non-strict: no step up the ladder makes the loss larger beyond doubt, and the ends differ.
-    rises = [compare.greater(losses[wide], losses[narrow]) is True for narrow, wide in steps]
+    rises = [compare.greater(losses[wide], losses[narrow], len(steps)) is True for narrow, wide in steps]
     ends = compare.greater(losses[NARROW], losses[WIDE])
     return Outcome(
         "test loss; no significant rise from a width to the next", compared, not any(rises) and ends
@@ -146,7 +146,8 @@ def bounded_by_the_ends(measured: Measured) -> Outcome:
     for name in INNER:
         loss = _values(measured, "usnet", "sweep", name, "loss")
         compared.append(compare.arm(f"loss at {name}", loss))
-        outside += [compare.greater(loss, narrow) is True, compare.greater(wide, loss) is True]
+        pairs = ((loss, narrow), (wide, loss))
+        outside += [compare.greater(*pair, comparisons=2 * len(INNER)) is True for pair in pairs]
     return Outcome("test loss; no inner width significantly outside the ends", compared, not any(outside))
 
 

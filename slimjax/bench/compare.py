@@ -15,26 +15,31 @@ Verdict = bool | str
 """True, False or "unclear"."""
 
 
-def summary(values: Sequence[float]) -> dict[str, float]:
-    """Mean and spread (sample standard deviation; nan for one value)."""
-    spread = statistics.stdev(values) if len(values) > 1 else math.nan
+def summary(values: Sequence[float]) -> dict[str, float | None]:
+    """Mean and spread (sample standard deviation; None for one value)."""
+    spread = statistics.stdev(values) if len(values) > 1 else None
     return {"mean": statistics.fmean(values), "spread": spread}
 
 
-def interval(differences: Sequence[float]) -> tuple[float, float]:
-    """Two one-sided 95 % bounds on the mean of paired differences (Student's t; infinite for one seed)."""
+def interval(differences: Sequence[float], comparisons: int = 1) -> tuple[float, float]:
+    """Two one-sided 95 % bounds on the mean of paired differences (Student's t; infinite for one seed).
+
+    Args:
+      comparisons: how many such tests one statement rests on; the bounds then hold for all of them
+        together (Bonferroni).
+    """
     count = len(differences)
     if count < 2:
         return -math.inf, math.inf
     mean = statistics.fmean(differences)
     error = statistics.stdev(differences) / math.sqrt(count)
-    margin = float(stats.t.ppf(CONFIDENCE, count - 1)) * error
+    margin = float(stats.t.ppf(1 - (1 - CONFIDENCE) / comparisons, count - 1)) * error
     return mean - margin, mean + margin
 
 
-def greater(larger: Sequence[float], smaller: Sequence[float]) -> Verdict:
+def greater(larger: Sequence[float], smaller: Sequence[float], comparisons: int = 1) -> Verdict:
     """Whether the first is larger on average, seed by seed: true or false beyond doubt, else unclear."""
-    low, high = interval([a - b for a, b in zip(larger, smaller, strict=True)])
+    low, high = interval([a - b for a, b in zip(larger, smaller, strict=True)], comparisons)
     if low > 0:
         return True
     return False if high < 0 else "unclear"

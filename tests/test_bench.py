@@ -1,0 +1,93 @@
+"""How claims are decided, and that an interrupted bench goes on. What they decide is in README, not here."""
+
+import json
+
+import numpy as np
+import pytest
+
+from slimjax.bench import arms, claims, compare
+from slimjax.errors import UserError
+
+
+def draws(mean, seed, count=6, spread=0.1):
+    return list(np.random.default_rng(seed).normal(mean, spread, count))
+
+
+def test_greater_is_true_false_or_unclear():
+    assert compare.greater(draws(1, 0), draws(0, 1)) is True
+    assert compare.greater(draws(0, 0), draws(1, 1)) is False
+    assert compare.greater(draws(0, 0), draws(0, 1)) == "unclear"
+
+
+def test_one_seed_decides_nothing():
+    assert compare.greater([1.0], [0.0]) == "unclear"
+
+
+def test_interval_holds_the_true_mean_as_often_as_it_says():
+    """Each one-sided bound misses in 5 % of 4,000 draws, and all of five together in no more than that."""
+    samples = np.random.default_rng(0).normal(0.3, 1.0, (4000, 5))
+    misses = np.mean([compare.interval(list(row))[0] > 0.3 for row in samples])
+    assert misses == pytest.approx(0.05, abs=0.012)
+    strict = np.mean([compare.interval(list(row), comparisons=5)[0] > 0.3 for row in samples])
+    assert strict == pytest.approx(0.01, abs=0.005)
+
+
+def test_within_is_an_equivalence_test():
+    assert compare.within(draws(0, 0, spread=0.01), draws(0, 1, spread=0.01), 0.1) is True
+    assert compare.within(draws(0, 0), draws(1, 1), 0.1) is False
+    assert compare.within(draws(0, 0), draws(0, 1), 0.01) == "unclear"
+
+
+def test_every_is_refuted_by_one():
+    assert compare.every([True, "unclear", False]) is False
+    assert compare.every([True, "unclear"]) == "unclear"
+    assert compare.every([True, True]) is True
+
+
+def test_every_arm_builds_a_config_that_is_legal():
+    from slimjax.build import build
+
+    for arm in arms.ARMS.values():
+        config = arms.base()
+        arm.change(config)
+        config.devices = 1
+        build(config)
+
+
+def test_claims_are_the_numbered_ones_and_name_known_arms():
+    numbers = [claim.number for group in claims.GROUPS.values() for claim in group]
+    assert sorted(numbers) == [1, 2, 4, 5, 6, 8, 9, 10, 11, 12]
+    assert {name for group in claims.GROUPS.values() for c in group for name in c.arms} == set(arms.ARMS)
+
+
+def test_unknown_group_is_refused(tmp_path):
+    with pytest.raises(UserError, match="unknown darts"):
+        claims.run(["darts"], 1, str(tmp_path))
+
+
+@pytest.mark.slow
+def test_bench_measures_each_seed_once_and_goes_on_after_a_kill(tmp_path, monkeypatch):
+    """Two seeds of two tiny arms; then a line is cut short, as by a kill, and only that seed is made again."""
+    real = arms.base
+
+    def tiny():
+        config = real()
+        config.train.steps = 2
+        config.calibration.images = 64
+        config.devices = 1
+        return config
+
+    monkeypatch.setattr(arms, "base", tiny)
+    store = tmp_path / "claims.jsonl"
+    first = claims.run(["snet"], 2, str(tmp_path))
+    assert [result["claim"] for result in first] == [1, 2]
+    assert json.loads(json.dumps(first)) == first
+    assert set(first[0]) == {"claim", "text", "metric", "arms", "seeds", "holds"}
+    whole = store.read_text()
+    store.write_text(whole[:-40])
+    fitted = []
+    fit = arms._fit
+    monkeypatch.setattr(arms, "_fit", lambda experiment, label: fitted.append(label) or fit(experiment, label))
+    second = claims.run(["snet"], 2, str(tmp_path))
+    assert len(fitted) == 1
+    assert second == first
