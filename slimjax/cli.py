@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import json
 import os
 import pathlib
@@ -240,6 +241,8 @@ def _directory(text: str) -> str:
     """A workdir, absolute, because Orbax writes to no other."""
     if not text or pathlib.Path(text).is_file():
         raise argparse.ArgumentTypeError(f"expected a directory, got {text!r}")
+    if text.startswith("gs://") and importlib.util.find_spec("gcsfs") is None:
+        raise argparse.ArgumentTypeError("gs:// needs gcsfs: pip install 'slimjax[gcs]'")
     return text if "://" in text else str(pathlib.Path(text).expanduser().absolute())
 
 

@@ -4,34 +4,49 @@ from __future__ import annotations
 
 import json
 import math
+import tempfile
 import time
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any
 
+from etils import epath
 from tensorboardX import SummaryWriter
 
 from slimjax.workdir import write_atomic
+
+UPLOAD_SECONDS = 60.0
 
 
 class MetricsWriter:
     """Appends to `directory/metrics.jsonl` and to TensorBoard events beside it; a context manager.
 
+    Nothing can be appended to a file in a bucket. There the files are written to `scratch` and copied to
+    `directory` as a whole once a minute and at close, so that a kill can cost the last minute's lines.
+
     Args:
-      directory: a local (or mounted) directory; made if it is missing.
+      directory: a directory, made if it is missing, or a bucket (`gs://...`).
       enabled: False turns every method into nothing: all processes but one pass it.
+      scratch: a local directory to write first; a temporary one by default if `directory` is a bucket.
     """
 
-    def __init__(self, directory: str | Path, *, enabled: bool = True) -> None:
-        self.path = Path(directory) / "metrics.jsonl"
+    def __init__(
+        self, directory: epath.PathLike, *, enabled: bool = True, scratch: str | Path | None = None
+    ) -> None:
+        if scratch is None and "://" in str(directory) and enabled:
+            scratch = tempfile.mkdtemp(prefix="slimjax-metrics-")
+        self.path = Path(scratch or directory) / "metrics.jsonl"
+        self._target = epath.Path(directory) if scratch else None
+        self._uploaded = time.monotonic()
         self._enabled = enabled
         self._lines: IO[str] | None = None
         self._events: SummaryWriter | None = None
         self._purge_step: int | None = None
         if enabled:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            _drop_partial_line(self.path)
+            self._download()
+            drop_partial_line(self.path)
 
     def write(self, step: int, values: Mapping[str, float]) -> None:
         """Records `values` at `step`; the JSON line is on its way to the disk when this returns."""
@@ -44,6 +59,9 @@ class MetricsWriter:
         lines.flush()
         for name, number in numbers.items():
             events.add_scalar(name, number, int(step), walltime=now)
+        if time.monotonic() - self._uploaded >= UPLOAD_SECONDS:
+            events.flush()
+            self._upload()
 
     def truncate_after(self, step: int) -> None:
         """Forgets what was written for later steps: a run that resumes from `step` writes them again."""
@@ -62,6 +80,8 @@ class MetricsWriter:
         if self._events is not None:
             self._events.close()
         self._lines = self._events = None
+        if self._enabled:
+            self._upload()
 
     def __enter__(self) -> MetricsWriter:
         return self
@@ -77,14 +97,25 @@ class MetricsWriter:
             self._events = SummaryWriter(str(self.path.parent), purge_step=self._purge_step)
         return self._lines, self._events
 
+    def _download(self) -> None:
+        if self._target and (self._target / self.path.name).exists():
+            self.path.write_bytes((self._target / self.path.name).read_bytes())
 
-def read(path: str | Path) -> list[dict[str, Any]]:
+    def _upload(self) -> None:
+        self._uploaded = time.monotonic()
+        if self._target:
+            self._target.mkdir(parents=True, exist_ok=True)
+            for file in self.path.parent.iterdir():
+                (self._target / file.name).write_bytes(file.read_bytes())
+
+
+def read(path: epath.PathLike) -> list[dict[str, Any]]:
     """Returns the lines of a metrics.jsonl; a last line that a kill cut short is left out.
 
     Raises:
       ValueError: a line before the last is not JSON; names file and line number.
     """
-    lines = Path(path).read_text().split("\n")
+    lines = epath.Path(path).read_text().split("\n")
     complete = lines[:-1]  # what follows the last newline is empty or partial
     return [_decode(line, f"{path}:{number}") for number, line in enumerate(complete, 1)]
 
@@ -103,7 +134,7 @@ def _decode(text: str, where: str) -> dict[str, Any]:
         raise ValueError(f"{where} is not a line of metrics: {error}") from error
 
 
-def _drop_partial_line(path: Path) -> None:
+def drop_partial_line(path: Path) -> None:
     """Cuts the file after its last newline, lest the next line is glued to half of an old one."""
     if not path.exists():
         return

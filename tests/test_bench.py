@@ -87,7 +87,11 @@ def test_bench_measures_each_seed_once_and_goes_on_after_a_kill(tmp_path, monkey
     store.write_text(whole[:-40])
     fitted = []
     fit = arms._fit
-    monkeypatch.setattr(arms, "_fit", lambda experiment, label: fitted.append(label) or fit(experiment, label))
+    monkeypatch.setattr(
+        arms, "_fit", lambda experiment, label: fitted.append(label) or fit(experiment, label)
+    )
     second = claims.run(["snet"], 2, str(tmp_path))
     assert len(fitted) == 1
     assert second == first
+    claims.run(["snet"], 2, str(tmp_path))
+    assert len(fitted) == 1, "the mended file did not hold what was measured again"

@@ -6,6 +6,7 @@ import math
 
 import pytest
 
+from slimjax import metrics
 from slimjax.metrics import MetricsWriter, read
 from slimjax.progress import Progress
 
@@ -103,6 +104,38 @@ def test_disabled_writer_writes_nothing(tmp_path):
         writer.write(1, {"loss": 1.0})
         writer.truncate_after(0)
     assert not (tmp_path / "other").exists()
+
+
+def write_by_way_of_scratch(bucket, scratch, *steps: int) -> None:
+    with MetricsWriter(bucket, scratch=scratch) as writer:
+        writer.truncate_after(steps[0] - 1)
+        for step in steps:
+            writer.write(step, {"train/loss": step / 10})
+
+
+def test_bucket_has_lines_and_events_after_close(tmp_path):
+    write_by_way_of_scratch(tmp_path / "bucket", tmp_path / "scratch", 1, 2)
+    assert steps_of(tmp_path / "bucket") == [1, 2]
+    assert list((tmp_path / "bucket").glob("events.*"))
+
+
+def test_bucket_is_resumed_on_another_machine(tmp_path):
+    write_by_way_of_scratch(tmp_path / "bucket", tmp_path / "first", 1, 2, 3)
+    write_by_way_of_scratch(tmp_path / "bucket", tmp_path / "second", 3, 4)
+    assert steps_of(tmp_path / "bucket") == [1, 2, 3, 4]
+
+
+def test_bucket_is_filled_while_the_run_goes_on(tmp_path, monkeypatch):
+    monkeypatch.setattr(metrics, "UPLOAD_SECONDS", 0.0)
+    with MetricsWriter(tmp_path / "bucket", scratch=tmp_path / "scratch") as writer:
+        writer.write(1, {"loss": 1.0})
+        assert steps_of(tmp_path / "bucket") == [1]
+
+
+def test_bucket_is_never_mistaken_for_a_local_directory(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    MetricsWriter("gs://bucket/run", enabled=False).write(1, {"loss": 1.0})
+    assert not list(tmp_path.iterdir())
 
 
 class Clock:
