@@ -297,6 +297,19 @@ class GlobalPool(nn.Module):
         return x.map(lambda value: value.astype(jnp.float32).mean((1, 2)))
 
 
+class PoolingHead(nn.Module):
+    """Global mean, then a classifier with bias: feature map [B, H, W, C] to float32 logits [B, K]."""
+
+    num_classes: int
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: FeatureMap) -> jax.Array:
+        classes = Group("logits", self.num_classes, fixed=True)
+        logits = Dense(classes, dtype=self.dtype, name="classifier")(GlobalPool(name="pool")(x))
+        return logits.value.astype(jnp.float32)
+
+
 class SqueezeExcite(nn.Module):
     """Channel attention: pool, reduce to `hidden`, ReLU, expand, gate, multiply. Hu et al. 2018, section 3.
 

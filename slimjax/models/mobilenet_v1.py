@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from slimjax.layers import BatchNorm, Conv, Dense, DepthwiseConv, FeatureMap, GlobalPool
+from slimjax.layers import BatchNorm, Conv, DepthwiseConv, FeatureMap, PoolingHead
 from slimjax.widths import Group, Widths
 
 # (channels, stride) of each separable block on ImageNet.
@@ -50,6 +50,4 @@ class MobileNetV1(nn.Module):
             x = self.norm(name=f"block{i}_norm1")(x, train).map(jax.nn.relu)
             x = Conv(group, kernel_size=1, dtype=self.dtype, name=f"block{i}_pointwise")(x)
             x = self.norm(name=f"block{i}_norm2")(x, train).map(jax.nn.relu)
-        x = GlobalPool(name="pool")(x)
-        logits = Dense(Group("logits", self.num_classes, fixed=True), dtype=self.dtype, name="classifier")(x)
-        return logits.value.astype(jnp.float32)
+        return PoolingHead(self.num_classes, self.dtype, name="head")(x)

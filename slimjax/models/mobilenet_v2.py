@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from slimjax.layers import BatchNorm, Conv, Dense, DepthwiseConv, FeatureMap, GlobalPool
+from slimjax.layers import BatchNorm, Conv, DepthwiseConv, FeatureMap, PoolingHead
 from slimjax.widths import Group, Widths
 
 # (expansion, channels, blocks, stride on ImageNet, stride on 32-pixel images) of each stage.
@@ -83,9 +83,8 @@ class MobileNetV2(nn.Module):
                 x = InvertedResidual(hidden, stage, stride, self.norm, self.dtype, name=name)(x, train)
         tail = Group("tail", int(1280 * max(1.0, self.multiplier)), fixed=self.fixed_tail)
         x = Conv(tail, kernel_size=1, dtype=self.dtype, name="tail")(x)
-        x = GlobalPool(name="pool")(self.norm(name="tail_norm")(x, train).map(jax.nn.relu6))
-        logits = Dense(Group("logits", self.num_classes, fixed=True), dtype=self.dtype, name="classifier")(x)
-        return logits.value.astype(jnp.float32)
+        x = self.norm(name="tail_norm")(x, train).map(jax.nn.relu6)
+        return PoolingHead(self.num_classes, self.dtype, name="head")(x)
 
     @staticmethod
     def _hidden(inner: Group, expansion: int, name: str) -> Group | None:

@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from slimjax.layers import BatchNorm, Conv, Dense, FeatureMap, GlobalPool, pad_shortcut
+from slimjax.layers import BatchNorm, Conv, FeatureMap, PoolingHead, pad_shortcut
 from slimjax.widths import Group, Widths
 
 
@@ -68,6 +68,4 @@ class CifarResNet(nn.Module):
                 inner = Group(f"{stage.name}/block{block}", stage.channels)
                 stride = 2 if block == 1 and stage != stages[0] else 1
                 x = BasicBlock(inner, stage, stride, self.norm, self.dtype, name=name)(x, train)
-        x = GlobalPool(name="pool")(x)
-        logits = Dense(Group("logits", self.num_classes, fixed=True), dtype=self.dtype, name="classifier")(x)
-        return logits.value.astype(jnp.float32)
+        return PoolingHead(self.num_classes, self.dtype, name="head")(x)
