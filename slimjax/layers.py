@@ -268,7 +268,7 @@ class BatchNorm(SlimLayer):
             new = batch.reshape(self.shards, -1).mean(0)
             owned = variable.value[: new.size]
             new = new if mask is None else jnp.where(mask, new, owned)
-            variable.value = variable.value.at[: new.size].set(new)
+            variable.value = jnp.asarray(variable.value).at[: new.size].set(new)
 
     def _load(self, x: FeatureMap) -> tuple[jax.Array, jax.Array]:
         if self.is_mutable_collection("batch_stats"):
