@@ -195,6 +195,11 @@ def _convolve(x: jax.Array, kernel: jax.Array, stride: int, dtype: Any, groups: 
     )
 
 
+def _wide(dtype: Any) -> Any:
+    """float32 for it and for everything smaller; float64 stays."""
+    return jnp.promote_types(dtype, jnp.float32)
+
+
 def _spread(vector: jax.Array, like: jax.Array) -> jax.Array:
     """A vector of channels with the leading unit axes that it needs to meet `like`."""
     return jax.lax.broadcast_to_rank(vector, like.ndim)
@@ -222,7 +227,7 @@ class BatchNorm(SlimLayer):
     Training normalises with the batch's own (biased) statistics. If `batch_stats` is mutable, the entries
     that this width owns are *replaced* by this batch's mean and variance and all others are left alone;
     `batch_stats.blend` makes running or cumulative averages of them. Outside training the collection is
-    read. Statistics and normalisation are float32 whatever the compute type.
+    read. Statistics and normalisation are float32, whatever smaller type the convolutions compute in.
 
     Args:
       epsilon: added to the variance.
@@ -243,7 +248,7 @@ class BatchNorm(SlimLayer):
         axes = (x.group,)
         gamma = self.weight("scale", ones, axes, x, "affine")
         beta = self.weight("bias", zeros, axes, x, "affine")
-        value = x.value.astype(jnp.float32)
+        value = x.value.astype(_wide(x.value.dtype))
         if train:
             shards = 1 if self.is_initializing() else self.shards
             value = value.reshape(shards, -1, *value.shape[1:])
@@ -290,15 +295,15 @@ class BatchNorm(SlimLayer):
 
 
 class GlobalPool(nn.Module):
-    """Mean over height and width, in float32: [B, H, W, C] to [B, C]."""
+    """Mean over height and width, in float32 at least: [B, H, W, C] to [B, C]."""
 
     @nn.compact
     def __call__(self, x: FeatureMap) -> FeatureMap:
-        return x.map(lambda value: value.astype(jnp.float32).mean((1, 2)))
+        return x.map(lambda value: value.astype(_wide(value.dtype)).mean((1, 2)))
 
 
 class PoolingHead(nn.Module):
-    """Global mean, then a classifier with bias: feature map [B, H, W, C] to float32 logits [B, K]."""
+    """Global mean, then a classifier with bias: feature map [B, H, W, C] to logits [B, K], at least float32."""
 
     num_classes: int
     dtype: Any = jnp.float32
@@ -307,7 +312,7 @@ class PoolingHead(nn.Module):
     def __call__(self, x: FeatureMap) -> jax.Array:
         classes = Group("logits", self.num_classes, fixed=True)
         logits = Dense(classes, dtype=self.dtype, name="classifier")(GlobalPool(name="pool")(x))
-        return logits.value.astype(jnp.float32)
+        return logits.value.astype(_wide(logits.value.dtype))
 
 
 class SqueezeExcite(nn.Module):
