@@ -2,8 +2,9 @@
 
 Paper: Yu and Huang 2019 (method only; the paper does not use this data).
 Command: slimjax train --config configs/mnist5k_resnet8_usnet.py --workdir runs/demo
-Hardware: any; two CPU cores suffice.
-Expected: TBD
+Network: 6 groups, 42,128 to 630,752 MACs.
+Hardware: any; about a minute on two CPU cores.
+Expected: top-1 96 % at width 0.25 and 98 % at 1 (one run; see README).
 """
 
 from ml_collections import ConfigDict
