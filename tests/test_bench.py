@@ -80,9 +80,9 @@ def test_bench_measures_each_seed_once_and_goes_on_after_a_kill(tmp_path, monkey
     monkeypatch.setattr(arms, "base", tiny)
     store = tmp_path / "claims.jsonl"
     first = claims.run(["snet"], 2, str(tmp_path))
-    assert [result["claim"] for result in first] == [1, 2]
+    assert [result["number"] for result in first] == [1, 2]
     assert json.loads(json.dumps(first)) == first
-    assert set(first[0]) == {"claim", "text", "metric", "arms", "seeds", "holds"}
+    assert set(first[0]) == {"number", "text", "metric", "arms", "seeds", "holds"}
     whole = store.read_text()
     store.write_text(whole[:-40])
     fitted = []

@@ -62,7 +62,7 @@ def format_table(results: Sequence[Mapping[str, Any]]) -> str:
     """One block of lines per claim."""
     blocks = []
     for result in results:
-        head = f"{result['claim']:>3}  {_WORDS[result['holds']]:<8} {result['text']}"
+        head = f"{result['number']:>3}  {_WORDS[result['holds']]:<8} {result['text']}"
         compared = [
             f"       {arm['arm']:<36} {arm['mean']:.4g} +- {arm['spread'] or 0:.2g}" for arm in result["arms"]
         ]
@@ -76,7 +76,7 @@ _WORDS: Mapping[Any, str] = MappingProxyType({True: "holds", False: "refuted", "
 def _decide(claim: Claim, measured: Measured, seeds: int) -> dict[str, Any]:
     outcome = claim.decide(measured)
     return {
-        "claim": claim.number,
+        "number": claim.number,
         "text": claim.text,
         "metric": outcome.metric,
         "arms": outcome.compared,
