@@ -98,11 +98,11 @@ def build(config: ConfigDict) -> Experiment:
     validate(config, jax.device_count())
     mesh = sharding.make_mesh(config.devices)
     dataset = load_data(config)
-    net = build_net(config, dataset.info.image_shape, dataset.info.num_classes, mesh.size)
+    net = build_net(config, dataset.info.image_shape, dataset.info.num_classes)
     per_epoch = dataset.info.splits["train"] / config.train.batch_size
     steps = config.train.steps or math.ceil(config.train.epochs * per_epoch)
     schedule = build_schedule(config, steps, per_epoch)
-    engine = build_engine(config, net, schedule, dataset.info)
+    engine = build_engine(config, net, schedule, dataset.info, mesh)
     algorithm = build_algorithm(config, engine)
     experiment = Experiment(config, dataset, net, engine, algorithm, schedule, mesh, steps)
     _check_evaluation(experiment)
@@ -123,17 +123,15 @@ def load_data(config: ConfigDict) -> Dataset:
     return sources.load(config.data.name, **fields, seed=config.seed)
 
 
-def build_net(
-    config: ConfigDict, image_shape: tuple[int, int, int], num_classes: int, devices: int = 1
-) -> Supernet:
+def build_net(config: ConfigDict, image_shape: tuple[int, int, int], num_classes: int) -> Supernet:
     """The supernet of a config for images [H, W, C]."""
     entry, wanted = models.lookup(config.model.name), config.model
     options = {key: _hashable(value) for key, value in wanted.options.items()}
     _check_kinds("config.model.options", options, entry.defaults)
-    shards = devices if config.batch_norm.statistics == "device" else 1
+    sync = config.batch_norm.statistics == "global"
     model = entry.build(
         num_classes=num_classes,
-        norm=functools.partial(BatchNorm, shards=shards, unbiased=config.batch_norm.unbiased),
+        norm=functools.partial(BatchNorm, sync=sync, unbiased=config.batch_norm.unbiased),
         dtype=jnp.dtype(wanted.dtype),
         **options,
     )
@@ -171,7 +169,9 @@ def build_schedule(config: ConfigDict, steps: int, steps_per_epoch: float) -> op
     )
 
 
-def build_engine(config: ConfigDict, net: Supernet, schedule: optax.Schedule, info: DatasetInfo) -> Engine:
+def build_engine(
+    config: ConfigDict, net: Supernet, schedule: optax.Schedule, info: DatasetInfo, mesh: Mesh
+) -> Engine:
     wanted = config.optimizer
     return Engine(
         net=net,
@@ -184,6 +184,10 @@ def build_engine(config: ConfigDict, net: Supernet, schedule: optax.Schedule, in
         ),
         prepare_train=augment.train_transform(config.data.augment, info, statistics=config.data.statistics),
         prepare_test=augment.test_transform(config.data.augment, info, statistics=config.data.statistics),
+        mesh=mesh,
+        policy=config.engine.policy,
+        max_programs=config.engine.max_programs,
+        remat=config.engine.remat,
         label_smoothing=config.train.label_smoothing,
         smoothing_form=config.train.smoothing_form,
         micro_batches=config.train.micro_batches,

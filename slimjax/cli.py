@@ -93,11 +93,14 @@ def run_cost(arguments: argparse.Namespace, rest: list[str]) -> None:
     if arguments.json:
         print(json.dumps(answer))
     else:
-        print("\n".join(f"{key:>14}  {_readable(value)}" for key, value in answer.items()))
+        print(_lines(answer))
 
 
 def run_bench(arguments: argparse.Namespace, rest: list[str]) -> None:
-    """Measure what README claims. `claims`: which of the papers' claims hold on small real data."""
+    """Measure what README claims. `claims`: the papers' claims on small real data; `step`: what a step costs."""
+    if arguments.what == "step":
+        _bench_step(arguments, rest)
+        return
     from slimjax.bench import claims
 
     _no_more(rest)
@@ -107,9 +110,24 @@ def run_bench(arguments: argparse.Namespace, rest: list[str]) -> None:
     print(json.dumps(results) if arguments.json else claims.format_table(results), flush=True)
 
 
+def _bench_step(arguments: argparse.Namespace, rest: list[str]) -> None:
+    from slimjax.bench import step
+
+    if arguments.config is None:
+        raise UserError("bench step: expected --config FILE.")
+    if arguments.repeats < 1:
+        raise UserError(f"--repeats: expected 1 or more, got {arguments.repeats}.")
+    config = _load_config(arguments.config, rest)
+    _start_jax()
+    answer = step.run(config, arguments.repeats)
+    print(json.dumps(answer) if arguments.json else _lines(answer), flush=True)
+
+
 def _define_bench(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("what", choices=["claims"])
+    parser.add_argument("what", choices=["claims", "step"])
     parser.add_argument("--only", help="algorithms whose claims to decide, such as snet,usnet (default: all)")
+    parser.add_argument("--config", help="for step: a config file, with --config.key=value overrides")
+    parser.add_argument("--repeats", type=int, default=20, help="for step: timed repetitions (default: 20)")
     parser.add_argument("--seeds", type=int, default=5, help="networks per arm (default: 5)")
     parser.add_argument(
         "--workdir", type=_directory, default="runs/claims", help="keeps measurements; a later call goes on"
@@ -260,6 +278,10 @@ def _floats(flag: str, text: str | None) -> list[float] | None:
         return [float(word) for word in text.split(",")]
     except ValueError as error:
         raise UserError(f"{flag}: expected numbers such as 0.25,0.5,1, got {text!r}.") from error
+
+
+def _lines(answer: Mapping[str, Any]) -> str:
+    return "\n".join(f"{key:>21}  {_readable(value)}" for key, value in answer.items())
 
 
 def _readable(value: Any) -> str:

@@ -13,6 +13,7 @@ from ml_collections import ConfigDict, config_dict
 from slimjax import models, optimizers
 from slimjax.algorithms import ALGORITHMS
 from slimjax.data import augment
+from slimjax.engine import POLICIES
 from slimjax.errors import UserError
 from slimjax.widths import Rounding
 
@@ -45,6 +46,7 @@ def default_config() -> ConfigDict:
                 "options": {},  # further arguments of the model's class
             },
             "algorithm": {"name": "usnet"},
+            "engine": {"policy": "auto", "max_programs": 16, "remat": False},
             "batch_norm": {"statistics": "global", "momentum": 0.1, "unbiased": False},
             "train": {
                 "batch_size": 128,
@@ -124,6 +126,8 @@ RULES: Mapping[str, Rule] = MappingProxyType(
         "model.divisor": _optional(_integer(1)),
         "model.dtype": _one_of("float32", "bfloat16"),
         "algorithm.name": _one_of(*ALGORITHMS),
+        "engine.policy": _one_of(*POLICIES),
+        "engine.max_programs": _integer(3),
         "batch_norm.statistics": _one_of("global", "device"),
         "batch_norm.momentum": _number(0, 1, open_low=True),
         "train.batch_size": _integer(1),

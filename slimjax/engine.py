@@ -2,8 +2,7 @@
 
 An algorithm describes a step as a list of `Slot`s. The engine runs them in order, hands the first slot's
 logits to the others as a teacher, sums the gradients (no division by the number of subnets) and updates
-once. Slots with a fixed subnet run sliced; slots whose subnet changes from step to step run masked, so that
-one compiled program serves them all.
+once (`step.py`). It also runs single subnets: for calibration, and for scoring.
 """
 
 from __future__ import annotations
@@ -14,19 +13,20 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import optax
+from jax.sharding import Mesh
 
-from slimjax import batch_stats, losses, optimizers, state
-from slimjax.layers import merge_variables
+from slimjax import batch_stats, losses, state
 from slimjax.state import SHARED, TrainState
+from slimjax.step import ComposedStep
 from slimjax.supernet import Supernet
-from slimjax.widths import Width
+from slimjax.widths import Subnet
 
 Batch = Mapping[str, jax.Array]
 """Images uint8 [B, H, W, C] and labels int32 [B]; for scoring also `weight` float32 [B]."""
 Metrics = dict[str, jax.Array]
-Step = Callable[[TrainState, Batch, Any], tuple[TrainState, Metrics]]
+Step = ComposedStep
+POLICIES = ("auto", "sliced", "bucketed", "masked")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,7 +35,7 @@ class Slot:
 
     Args:
       name: prefix of its metrics.
-      subnet: channels; runs sliced. None: the next row of the step's proposed subnets; runs masked.
+      subnet: channels, if they are the same in every step. None: the next row of the step's proposed subnets.
       affine: the gammas and betas it uses.
       stats: the collection that its batch statistics are averaged into; None: they are not kept.
       target: what it learns from: "labels", "teacher" (the first slot's detached softmax), or "both" (sum).
@@ -55,6 +55,11 @@ class Engine:
     Args:
       prepare_train: (key, uint8 images) -> float32 images, augmented; runs on the device.
       prepare_test: uint8 images -> float32 images.
+      mesh: the devices; the batch is split over them.
+      policy: how subnets run. "sliced": each at its own size. "bucketed": in the cheapest of a few rungs that
+        covers it. "masked": at full size. "auto": sliced where the subnets are few, else bucketed.
+      max_programs: most programs of a step that are alive at a time.
+      remat: compute activations again in the backward pass instead of keeping them.
       micro_batches: the batch is processed in this many parts whose gradients are averaged.
       stats_rate: weight of a batch in running statistics (PyTorch's momentum, 0.1).
       average_decay: of the moving average of the weights; None: none is kept.
@@ -64,6 +69,10 @@ class Engine:
     optimizer: optax.GradientTransformation
     prepare_train: Callable[[jax.Array, jax.Array], jax.Array]
     prepare_test: Callable[[jax.Array], jax.Array]
+    mesh: Mesh
+    policy: str = "auto"
+    max_programs: int = 16
+    remat: bool = False
     label_smoothing: float = 0.0
     smoothing_form: str = "all"
     micro_batches: int = 1
@@ -83,23 +92,13 @@ class Engine:
             algorithm=algorithm,
         )
 
-    def step(self, slots: Sequence[Slot]) -> Step:
-        """The jitted update `(state, batch, subnets) -> (state, metrics)`; the old state is donated.
+    def step(self, slots: Sequence[Slot], draws: Subnet | None = None) -> ComposedStep:
+        """The update `(state, batch, subnets) -> (state, metrics)`; the old state is donated.
 
-        `subnets` is int32 [R, G], one row per slot without a subnet of its own, in order.
+        Args:
+          draws: int32 [N, G], a sample of the subnets that will be proposed.
         """
-        gradients = self._averaged(functools.partial(self._gradients, tuple(slots)))
-
-        def step(state: TrainState, batch: Batch, subnets: jax.Array) -> tuple[TrainState, Metrics]:
-            key = jax.random.fold_in(jax.random.wrap_key_data(state.key), state.step)
-            images = self.prepare_train(key, batch["image"])
-            grads, stats, metrics = gradients(state, images, batch["label"], subnets)
-            updates, opt_state = self.optimizer.update(grads, state.opt_state, state.trainable)
-            trainable = optax.apply_updates(state.trainable, updates)
-            metrics["grad_norm"] = optax.tree.norm(grads)
-            return self._advance(state, trainable, opt_state, stats), metrics
-
-        return jax.jit(step, donate_argnums=0)
+        return ComposedStep(self, slots, draws)
 
     def collect(self, state: TrainState, affine: str) -> batch_stats.Collect:
         """For `batch_stats.calibrate`: the batch's own statistics of one masked subnet, weights frozen."""
@@ -134,82 +133,3 @@ class Engine:
         loss = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
         hits = losses.correct(logits, labels)
         return {"correct": (hits * weight).sum(), "loss": (loss * weight).sum(), "count": weight.sum()}
-
-    def _gradients(
-        self,
-        slots: tuple[Slot, ...],
-        state: TrainState,
-        images: jax.Array,
-        labels: jax.Array,
-        subnets: jax.Array,
-    ) -> tuple[Any, dict[str, Any], Metrics]:
-        """Gradients summed over the slots, updated statistics, and metrics, of one (micro-)batch."""
-        space, rows = self.net.space, iter(subnets)
-        total, stats, metrics, teacher = None, dict(state.batch_stats), {}, None
-        for slot in slots:
-            widths = space.masked(next(rows)) if slot.subnet is None else space.sliced(slot.subnet)
-            loss = functools.partial(self._loss, slot, widths, images, labels, teacher, stats)
-            (value, (logits, collected)), grads = jax.value_and_grad(loss, has_aux=True)(state.trainable)
-            total = grads if total is None else jax.tree.map(jnp.add, total, grads)
-            if slot.stats:
-                stats[slot.stats] = batch_stats.blend(stats[slot.stats], collected, self.stats_rate)
-            teacher = jax.nn.softmax(logits) if teacher is None else teacher
-            metrics[f"{slot.name}/loss"] = value
-            metrics[f"{slot.name}/top1"] = losses.correct(logits, labels).mean()
-        return total, stats, metrics
-
-    def _loss(
-        self,
-        slot: Slot,
-        widths: Mapping[str, Width],
-        images: jax.Array,
-        labels: jax.Array,
-        teacher: Any,
-        stats: Mapping[str, Any],
-        trainable: Any,
-    ) -> tuple[jax.Array, tuple[jax.Array, Any]]:
-        """One slot's loss, with its logits [B, K] and its batch's statistics (or None)."""
-        own = stats[slot.stats] if slot.stats else None
-        variables = merge_variables(trainable["params"], trainable["affine"][slot.affine], own)
-        mutable = ["batch_stats"] if slot.stats else []
-        logits, new = self.net.model.apply(variables, images, widths, train=True, mutable=mutable)
-        loss = jnp.zeros(())
-        if slot.target in ("labels", "both"):
-            targets = losses.smooth_labels(
-                labels, logits.shape[-1], self.label_smoothing, self.smoothing_form
-            )
-            loss += losses.cross_entropy(logits, targets)
-        if slot.target in ("teacher", "both"):
-            loss += losses.cross_entropy(logits, teacher)
-        return loss, (logits, new.get("batch_stats"))
-
-    def _averaged(self, gradients: Callable[..., Any]) -> Callable[..., Any]:
-        """Runs `gradients` on micro-batches one after the other and averages; the identity for one."""
-        parts = self.micro_batches
-        if parts == 1:
-            return gradients
-
-        def split(rows: jax.Array) -> jax.Array:
-            # Strided, so that every device keeps rows of every part and nothing moves between devices.
-            return jnp.moveaxis(rows.reshape(-1, parts, *rows.shape[1:]), 1, 0)
-
-        def averaged(state: TrainState, images: jax.Array, labels: jax.Array, subnets: jax.Array) -> Any:
-            def part(carry: tuple[Any, Any], rows: tuple[jax.Array, jax.Array]) -> Any:
-                total, stats = carry
-                grads, stats, metrics = gradients(
-                    dataclasses.replace(state, batch_stats=stats), *rows, subnets
-                )
-                return (jax.tree.map(lambda a, b: a + b / parts, total, grads), stats), metrics
-
-            start = (jax.tree.map(jnp.zeros_like, state.trainable), state.batch_stats)
-            (grads, stats), metrics = jax.lax.scan(part, start, (split(images), split(labels)))
-            return grads, stats, jax.tree.map(lambda m: m.mean(0), metrics)
-
-        return averaged
-
-    def _advance(self, state: TrainState, trainable: Any, opt_state: Any, stats: Any) -> TrainState:
-        average = state.average
-        if self.average_decay is not None:
-            average = optimizers.moving_average(average, trainable, self.average_decay, state.step)
-        new = {**trainable, "batch_stats": stats, "opt_state": opt_state, "average": average}
-        return dataclasses.replace(state, step=state.step + 1, **new)

@@ -46,7 +46,7 @@ class FeatureMap:
     @classmethod
     def of(cls, image: jax.Array, widths: Widths | None = None) -> FeatureMap:
         """Starts a network from images [B, H, W, C]; `widths=None` runs every group at full size."""
-        return cls(image, Group("image", image.shape[-1], fixed=True), widths or {})
+        return cls(image, Group("image", image.shape[-1], fixed=True), widths or Widths())
 
     def width_of(self, group: Group) -> Width:
         return self.widths.get(group.name, Width(group.channels))
@@ -231,8 +231,8 @@ class BatchNorm(SlimLayer):
 
     Args:
       epsilon: added to the variance.
-      shards: the batch is normalised in this many equal parts, each with its own statistics (per-device
-        statistics when it equals the device count); 1 means global statistics. Stored: mean over parts.
+      sync: where a batch is split over devices, statistics are those of the whole batch; false: each
+        device normalises with its own, and the mean over the devices is stored.
       unbiased: store the variance with n / (n - 1), as PyTorch's running variance has it.
 
     Raises:
@@ -240,7 +240,7 @@ class BatchNorm(SlimLayer):
     """
 
     epsilon: float = 1e-5
-    shards: int = 1
+    sync: bool = True
     unbiased: bool = False
 
     @nn.compact
@@ -250,27 +250,34 @@ class BatchNorm(SlimLayer):
         beta = self.weight("bias", zeros, axes, x, "affine")
         value = x.value.astype(_wide(x.value.dtype))
         if train:
-            shards = 1 if self.is_initializing() else self.shards
-            value = value.reshape(shards, -1, *value.shape[1:])
-            reduced = tuple(range(1, value.ndim - 1))
-            mean = value.mean(reduced, keepdims=True)
-            variance = jnp.square(value - mean).mean(reduced, keepdims=True)
+            over = tuple(range(value.ndim - 1))
+            average = self._averager(x, self.sync)
+            mean = average(value.mean(over, keepdims=True))
+            variance = average(jnp.square(value - mean).mean(over, keepdims=True))
             if self.is_mutable_collection("batch_stats"):
-                self._store(x, mean, variance, count=value[0, ..., 0].size)
+                self._store(x, mean, variance, count=value[..., 0].size)
         else:
             mean, variance = (_spread(statistic, value) for statistic in self._load(x))
         scale = _spread(gamma, value) * jax.lax.rsqrt(variance + self.epsilon)
         value = (value - mean) * scale + _spread(beta, value)
-        return x.with_value(value.reshape(x.value.shape).astype(x.value.dtype))
+        return x.with_value(value.astype(x.value.dtype))
+
+    def _averager(self, x: FeatureMap, wanted: bool) -> Callable[[jax.Array], jax.Array]:
+        """The mean over the devices that share the batch, if it is wanted and there are any."""
+        axis = x.widths.batch_axis
+        return functools.partial(jax.lax.pmean, axis_name=axis) if wanted and axis else lambda value: value
 
     def _store(self, x: FeatureMap, mean: jax.Array, variance: jax.Array, count: int) -> None:
         variables = self._statistics(x)
         if self.is_initializing():
             return
+        if x.widths.batch_axis and self.sync:
+            count *= jax.lax.axis_size(x.widths.batch_axis)
         correction = count / (count - 1) if self.unbiased and count > 1 else 1.0
+        average = self._averager(x, not self.sync)
         mask = x.width_of(x.group).mask()
         for variable, batch in zip(variables, (mean, variance * correction), strict=True):
-            new = batch.reshape(self.shards, -1).mean(0)
+            new = average(batch).reshape(-1)
             owned = variable.value[: new.size]
             new = new if mask is None else jnp.where(mask, new, owned)
             variable.value = jnp.asarray(variable.value).at[: new.size].set(new)

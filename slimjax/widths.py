@@ -14,7 +14,7 @@ import dataclasses
 import functools
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import ClassVar
 
 import jax
@@ -109,8 +109,27 @@ class Width:
         return None if self.active is None else jnp.arange(self.size) < self.active
 
 
-Widths = Mapping[str, Width]
-"""Group name to `Width`. A group that is missing runs at its full size."""
+@functools.partial(jax.tree_util.register_dataclass, data_fields=["groups"], meta_fields=["batch_axis"])
+@dataclasses.dataclass(frozen=True)
+class Widths(Mapping[str, Width]):
+    """Group name to `Width`: what a network is called with. A group that is missing runs at its full size.
+
+    Args:
+      batch_axis: the mesh axis over which a batch is split, if the network runs on one device's part of it
+        (inside `jax.shard_map`); None: it sees the whole batch.
+    """
+
+    groups: Mapping[str, Width] = dataclasses.field(default_factory=dict)
+    batch_axis: str | None = None
+
+    def __getitem__(self, name: str) -> Width:
+        return self.groups[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.groups)
+
+    def __len__(self) -> int:
+        return len(self.groups)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -194,20 +213,28 @@ class WidthSpace:
             raise UserError("subnet: illegal channel counts: " + "; ".join(bad) + ".")
         return np.asarray(subnet, np.int32)
 
-    def sliced(self, subnet: Sequence[int] | Subnet) -> dict[str, Width]:
+    def sliced(self, subnet: Sequence[int] | Subnet) -> Widths:
         """Widths of a dense network of just these channels."""
-        return {g.name: Width(int(n)) for g, n in zip(self.groups, subnet, strict=True)}
+        return self.widths(subnet)
 
-    def masked(self, subnet: jax.Array | Subnet) -> dict[str, Width]:
+    def masked(self, subnet: jax.Array | Subnet) -> Widths:
         """Widths at full size with (possibly traced) active counts, int32 [G]."""
-        return self.bucketed(self.largest, subnet)
+        return self.widths(self.largest, subnet)
 
-    def bucketed(self, rung: Sequence[int] | Subnet, subnet: jax.Array | Subnet) -> dict[str, Width]:
+    def bucketed(self, rung: Sequence[int] | Subnet, subnet: jax.Array | Subnet) -> Widths:
         """Widths at the sizes of `rung`, which must be at least `subnet`, with active counts int32 [G]."""
-        active = jnp.asarray(subnet, jnp.int32)
-        return {
-            g.name: Width(int(n), active[i]) for i, (g, n) in enumerate(zip(self.groups, rung, strict=True))
-        }
+        return self.widths(rung, subnet)
+
+    def widths(
+        self,
+        sizes: Sequence[int] | Subnet,
+        active: jax.Array | Subnet | None = None,
+        batch_axis: str | None = None,
+    ) -> Widths:
+        """Widths at static sizes [G], with active counts int32 [G] if given."""
+        counts = [None] * len(self.groups) if active is None else jnp.asarray(active, jnp.int32)
+        triples = zip(self.groups, sizes, counts, strict=True)
+        return Widths({g.name: Width(int(size), count) for g, size, count in triples}, batch_axis)
 
     def _check_length(self, vector: Sequence[float] | Subnet) -> None:
         if len(vector) != len(self.groups):

@@ -18,6 +18,7 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 TOLERANCE = {
     "float64": {"rtol": 1e-9, "atol": 1e-10},
     "float32": {"rtol": 2e-4, "atol": 2e-5},
+    "training": {"rtol": 5e-3, "atol": 1e-4},  # float32, after some steps: rounding has grown
     "bfloat16": {"rtol": 5e-2, "atol": 5e-2},
 }
 """The one table of tolerances, by dtype, for results that must agree up to rounding."""

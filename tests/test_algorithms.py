@@ -17,13 +17,18 @@ from slimjax.engine import Engine, Slot
 from slimjax.errors import UserError
 from slimjax.layers import merge_variables
 from slimjax.optimizers import sgd
+from slimjax.step import Form
 
 
-def engine_of(min_width=0.25, lr=0.1, decay=1e-4, momentum=0.9, **options) -> Engine:
+def engine_of(
+    min_width=0.25, lr=0.1, decay=1e-4, momentum=0.9, devices=1, policy="masked", **options
+) -> Engine:
     net = dataclasses.replace(named("resnet8", channels=(4, 8, 8)), min_width=min_width)
     optimizer = sgd(lambda step: lr, momentum=momentum, weight_decay=decay)
     keep = lambda key, images: images.astype(jnp.float32) / 255  # noqa: E731
-    return Engine(net, optimizer, keep, lambda images: images.astype(jnp.float32) / 255, **options)
+    plain = lambda images: keep(None, images)  # noqa: E731
+    mesh = sharding.make_mesh(devices)
+    return Engine(net, optimizer, keep, plain, mesh=mesh, policy=policy, **options)
 
 
 def batches(count, size=16):
@@ -159,6 +164,63 @@ def test_masked_and_sliced_slots_take_the_same_step():
             state, _ = step(state, batch, rows)
         results.append(state.trainable)
     assert_trees_close(*results)
+
+
+@pytest.mark.slow
+def test_policies_take_the_same_steps():
+    """Sliced, bucketed and masked: the same parameters after 20 steps, through different programs."""
+    results, forms = {}, {}
+    for policy in ("sliced", "bucketed", "masked"):
+        algorithm = usnet(engine_of(policy=policy, lr=0.02, max_programs=6))
+        results[policy] = trained(algorithm, steps=20).trainable
+        forms[policy] = {key[0] for key, _ in algorithm.step.programs.live() if isinstance(key, tuple)}
+    assert not any(form.masked for form in forms["sliced"])
+    assert len({form.sizes for form in forms["masked"]}) == 1
+    assert len({form.sizes for form in forms["bucketed"]}) > 1
+    for policy in ("bucketed", "masked"):
+        assert_trees_close(results[policy], results["sliced"], "training")
+
+
+def test_auto_compiles_nothing_after_its_rungs_and_stays_in_its_bounds():
+    """Forty proposals of the sampler run in the few programs of the plan."""
+    engine = engine_of(policy="auto", max_programs=6)
+    step = usnet(engine, num_subnets=3).step
+    largest, smallest = (tuple(s.tolist()) for s in (engine.net.space.largest, engine.net.space.smallest))
+    assert len(step.rungs) == 2
+    forms = set()
+    for subnet in step.draws[:40]:
+        form = step.form_of(step.slots[2], subnet)
+        assert (np.array(form.sizes) >= subnet).all()
+        forms.add(form.sizes)
+    assert forms == {tuple(rung.tolist()) for rung in step.rungs}
+    assert all(step.form_of(step.slots[2], rung).masked for rung in step.rungs), (
+        "one program per rung, not two"
+    )
+    assert step.form_of(step.slots[0], largest) == Form(largest, masked=False)
+    assert step.form_of(step.slots[1], smallest) == Form(smallest, masked=False)
+
+
+def test_auto_runs_exact_sizes_where_the_subnets_are_few():
+    step = usnet(engine_of(min_width=0.6, policy="auto", max_programs=64)).step
+    assert step.expected_macs() == step.least_macs()
+    assert not any(step.form_of(step.slots[2], subnet).masked for subnet in step.draws[:20])
+
+
+def test_compiles_are_counted_and_end_with_the_warm_up():
+    algorithm = usnet(engine_of())
+    trained(algorithm, steps=1)
+    before = algorithm.step.programs.compiles
+    assert before == len(algorithm.step.programs) == 5  # prepare, max, min, random, update
+    state = algorithm.init(0)
+    for step, batch in enumerate(batches(3)):
+        state, _ = algorithm.step(state, batch, algorithm.propose({}, step + 7))
+    assert algorithm.step.programs.compiles == before
+
+
+def test_rematerialisation_changes_no_result():
+    plain = trained(usnet(engine_of(), num_subnets=1), steps=2)
+    remat = trained(usnet(engine_of(remat=True), num_subnets=1), steps=2)
+    assert_trees_close(remat.trainable, plain.trainable)
 
 
 def test_students_learn_from_the_detached_softmax_of_the_largest():

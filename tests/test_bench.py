@@ -66,6 +66,26 @@ def test_unknown_group_is_refused(tmp_path):
 
 
 @pytest.mark.slow
+def test_bench_step_reports_what_is_documented():
+    from slimjax import recipes
+    from slimjax.bench import step
+
+    config = recipes.embedded("synthetic")
+    config.algorithm = recipes.usnet()
+    config.algorithm.num_subnets = 3
+    config.data.update(image_size=8, channels=1, num_classes=4)
+    config.model.options = {"channels": (2, 4, 4)}
+    config.engine.max_programs = 6
+    config.devices = 1
+    answer = step.run(config, repeats=2)
+    assert answer["compiles_after_warmup"] == 0
+    assert answer["programs"] <= 6
+    assert len(answer["slices"]) == 3
+    assert answer["ratio_to_slices"] == pytest.approx(answer["sandwich"] / sum(answer["slices"]))
+    assert json.loads(json.dumps(answer)) == answer
+
+
+@pytest.mark.slow
 def test_bench_measures_each_seed_once_and_goes_on_after_a_kill(tmp_path, monkeypatch):
     """Two seeds of two tiny arms; then a line is cut short, as by a kill, and only that seed is made again."""
     real = arms.base

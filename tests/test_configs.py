@@ -162,7 +162,7 @@ def test_step_traces_and_keeps_the_state(experiment):
         "label": jax.ShapeDtypeStruct((size,), np.int32),
     }
     state = jax.eval_shape(lambda: experiment.algorithm.init(0))
-    after, _ = experiment.algorithm.step.eval_shape(state, batch, experiment.algorithm.propose({}, 0))
+    after, _ = experiment.algorithm.step.shapes(state, batch, experiment.algorithm.propose({}, 0))
     assert after == state
 
 

@@ -509,3 +509,11 @@ def test_centre_crop_takes_the_centre():
 @pytest.mark.parametrize("name", ["none", "shift", "cifar"])
 def test_images_of_one_size_need_no_host_transform(name):
     assert host_transform(name, 32, train=True) is host_transform(name, 32, train=False) is None
+
+
+def test_synthetic_images_have_the_configured_shape_and_never_change():
+    first = load("synthetic", image_size=12, channels=2, num_classes=7)
+    again = load("synthetic", image_size=12, channels=2, num_classes=7)
+    assert first.info.image_shape == (12, 12, 2)
+    assert first.info.num_classes == 7
+    np.testing.assert_array_equal(first.split("train")[5]["image"], again.split("train")[5]["image"])

@@ -236,15 +236,6 @@ def test_batch_norm_stores_the_named_estimator_of_variance(unbiased, images):
     np.testing.assert_allclose(new["batch_stats"]["var"], want, rtol=1e-5)
 
 
-def test_batch_norm_shards_are_normalised_apart(images):
-    x = FeatureMap.of(jnp.asarray(images))
-    norm = BatchNorm(shards=2)
-    variables = BatchNorm().init(jax.random.key(0), x, True)
-    together = norm.apply(variables, x, True).value
-    halves = [BatchNorm().apply(variables, FeatureMap.of(h), True).value for h in np.split(x.value, 2)]
-    assert_trees_close(together, jnp.concatenate(halves))
-
-
 def test_bfloat16_computes_in_bfloat16_and_keeps_float32_state(images):
     net = named("resnet8", dtype=jnp.bfloat16)
     variables = variables_of(net)

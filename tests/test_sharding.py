@@ -1,5 +1,9 @@
 """One device and eight: the same training."""
 
+import re
+from dataclasses import replace
+from functools import partial
+
 import jax
 import numpy as np
 import pytest
@@ -12,24 +16,20 @@ from slimjax.errors import UserError
 from slimjax.layers import BatchNorm
 
 
-def trajectory(engine, devices, make=usnet, steps=4):
-    """Losses of each step, and the last state, on a mesh of so many devices."""
-    mesh = sharding.make_mesh(devices)
-    algorithm = make(engine)
+def trajectory(engine, make=usnet, steps=4):
+    """Losses of each step, and the last state, on the engine's mesh."""
+    mesh, algorithm = engine.mesh, make(engine)
     state, losses = sharding.put_replicated(mesh, algorithm.init(0)), []
     for step, rows in enumerate(batches(steps)):
         subnets = algorithm.propose(state.algorithm, step)
         state, metrics = algorithm.step(state, sharding.put_batch(mesh, rows), subnets)
         losses.append([float(value) for name, value in sorted(metrics.items()) if "loss" in name])
-    assert len(state.step.sharding.device_set) == devices, "the state did not stay on the mesh"
-    return np.array(losses), jax.tree.map(np.asarray, state)
+    assert len(state.step.sharding.device_set) == mesh.size, "the state did not stay on the mesh"
+    return np.array(losses), jax.tree.map(np.asarray, state), algorithm
 
 
-def per_device(engine, shards):
-    from dataclasses import replace
-    from functools import partial
-
-    model = engine.net.model.clone(norm=partial(BatchNorm, shards=shards))
+def per_device(engine):
+    model = engine.net.model.clone(norm=partial(BatchNorm, sync=False))
     return replace(engine, net=replace(engine.net, model=model))
 
 
@@ -37,19 +37,49 @@ def per_device(engine, shards):
     "make", [usnet, lambda engine: snet(engine, widths=(0.25, 1.0))], ids=["usnet", "snet"]
 )
 def test_one_device_and_eight_give_the_same_training(make):
-    one, one_state = trajectory(engine_of(), 1, make)
-    eight, eight_state = trajectory(engine_of(), 8, make)
+    one, one_state, _ = trajectory(engine_of(), make)
+    eight, eight_state, _ = trajectory(engine_of(devices=8), make)
     np.testing.assert_allclose(eight, one, atol=1e-4)
     assert_trees_close(eight_state.params, one_state.params)
+    assert_trees_close(eight_state.batch_stats, one_state.batch_stats)
 
 
-def test_statistics_per_device_differ_from_global_ones_and_not_with_the_layout():
-    """Eight parts on eight devices are the same eight parts on one device; global statistics are not."""
-    alone, _ = trajectory(per_device(engine_of(), 8), 1)
-    spread, _ = trajectory(per_device(engine_of(), 8), 8)
-    np.testing.assert_allclose(spread, alone, atol=1e-4)
-    together, _ = trajectory(engine_of(), 1)
-    assert np.abs(together - alone).max() > 1e-3
+def test_statistics_per_device_are_those_of_its_rows():
+    """Two devices with their own statistics take the mean of two steps on half a batch each."""
+    plain = partial(usnet, num_subnets=1)
+    options = {"decay": 0.0, "momentum": 0.0}
+    state = trajectory(per_device(engine_of(devices=2, **options)), plain, steps=1)[1]
+    start = plain(engine_of(**options)).init(0)
+    rows, halves = next(batches(1)), []
+    for half in (slice(0, 8), slice(8, 16)):
+        part = {name: value[half] for name, value in rows.items()}
+        algorithm = plain(engine_of(**options))
+        halves.append(algorithm.step(algorithm.init(0), part, algorithm.propose({}, 0))[0])
+    mean = jax.tree.map(lambda a, b: (a + b) / 2, *(h.params for h in halves))
+    assert_trees_close(state.params, mean)
+    stats = jax.tree.map(lambda a, b: (a + b) / 2, *(h.batch_stats for h in halves))
+    assert_trees_close(state.batch_stats, stats)
+    together = trajectory(engine_of(**options), plain, steps=1)[1]
+    assert distance(state.params, together.params) > 0.01 * distance(state.params, start.params)
+
+
+def distance(a, b) -> float:
+    return max(np.abs(x - y).max() for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True))
+
+
+def test_gradients_cross_the_devices_in_one_all_reduce():
+    """Counted in the compiled programs: one in the update; in the gradients none larger than a norm's mean."""
+    algorithm = trajectory(engine_of(devices=8), steps=1)[2]
+    widest = max(group.channels for group in engine_of().net.space.groups)
+    for key, program in algorithm.step.programs.live():
+        reduced = [
+            int(np.prod([int(n) for n in dims.split(",") if n] or [1]))
+            for dims in re.findall(r"f32\[([\d,]*)\][^=\n]* all-reduce\(", program.as_text())
+        ]
+        if key == "update":
+            assert len(reduced) == 1
+        else:
+            assert max(reduced, default=0) <= widest, key
 
 
 def test_mesh_refuses_more_devices_than_there_are():

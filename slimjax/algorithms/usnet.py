@@ -5,7 +5,7 @@ Paper: Yu and Huang, Universally Slimmable Networks and Improved Training Techni
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -16,6 +16,7 @@ from slimjax.errors import UserError
 from slimjax.state import TrainState
 from slimjax.widths import Subnet, WidthSpace, width_name
 
+SAMPLED_STEPS = 512
 TARGETS = ("labels", "teacher", "both")
 
 
@@ -72,10 +73,15 @@ def usnet(
         slots=slots,
         init=lambda seed: engine.init(seed, slots),
         propose=propose,
-        step=engine.step(slots),
+        step=engine.step(slots, _sample(propose)),
         observe=learn_nothing,
         finish=finish,
     )
+
+
+def _sample(propose: Callable[[Any, int], np.ndarray]) -> Subnet:
+    """What the first steps will propose: the distribution that programs are chosen for."""
+    return np.concatenate([propose({}, step) for step in range(SAMPLED_STEPS)])
 
 
 def _slots(space: WidthSpace, randoms: int, largest: bool, smallest: bool, target: str) -> tuple[Slot, ...]:

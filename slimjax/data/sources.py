@@ -7,6 +7,7 @@
 | cifar10, cifar100 | 60,000, 32x32x3 | TFDS, array_record | TFDS's own |
 | imagenet2012 | 1,331,167, many sizes, RGB | TFDS, array_record | TFDS's "validation" |
 | imagenet100 | many sizes, RGB | list files, see `listed.py` | its own list |
+| synthetic | 2,048 of noise, any shape | made up, for benchmarks | 512 |
 | any other | by config | TFDS (or list files, if `train_list` is set) | "test", else "validation" |
 
 Nothing is downloaded: a data set that is not there is a `UserError` that says what to prepare, and where.
@@ -69,7 +70,9 @@ def load(
     """
     image_size = image_size or _IMAGE_SIZES.get(name)
     num_classes = num_classes or _NUM_CLASSES.get(name)
-    if name in _EMBEDDED:
+    if name == "synthetic":
+        opened = _synthetic(image_size, channels, num_classes)
+    elif name in _EMBEDDED:
         opened = _embedded(_EMBEDDED[name], image_size, channels)
     elif name == "imagenet100" or train_list is not None:
         opened = open_listed(name, data_dir, train_list, test_list, num_classes, image_size, channels or 3)
@@ -121,6 +124,16 @@ def _embedded(embedded: _Embedded, image_size: int | None, channels: int | None)
     everything = ArraySource(images, labels.astype(np.int32))
     test, train = divide(everything, embedded.test_examples, SPLIT_SEED)
     return train, test, 10, images.shape[1:]
+
+
+def _synthetic(image_size: int | None, channels: int | None, num_classes: int | None) -> Opened:
+    """Noise, the same every time: what a step costs does not depend on what is in the pictures."""
+    size, depth, classes = image_size or 32, channels or 3, num_classes or 10
+    rng = np.random.default_rng(SPLIT_SEED)
+    images = rng.integers(0, 256, (2_560, size, size, depth), np.uint8)
+    everything = ArraySource(images, rng.integers(0, classes, len(images)).astype(np.int32))
+    test, train = divide(everything, 512, SPLIT_SEED)
+    return train, test, classes, images.shape[1:]
 
 
 def _digits() -> tuple[np.ndarray, np.ndarray]:
