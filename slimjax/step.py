@@ -54,9 +54,15 @@ class ComposedStep:
 
     def __init__(self, engine: Engine, slots: Sequence[Slot], draws: Subnet | None = None) -> None:
         self.engine, self.slots = engine, tuple(slots)
-        self.programs = Programs(engine.max_programs)
         self.draws = np.zeros((0, len(engine.net.space.groups)), np.int32) if draws is None else draws
-        self.rungs = self._choose_rungs()
+        # A rung costs a program for every kind of slot that changes; the first slot starts the accumulator.
+        moving = [(i == 0, s.target, s.stats) for i, s in enumerate(self.slots) if s.subnet is None]
+        self._kinds = len(set(moving))
+        fixed = FIXED_PROGRAMS + len(self.slots) - len(moving)
+        # No fewer than one step needs, lest programs push each other out in every step.
+        most = max(engine.max_programs, fixed + self._kinds)
+        self.programs = Programs(most)
+        self.rungs = self._choose_rungs((most - fixed) // max(1, self._kinds))
 
     def __call__(self, state: TrainState, batch: Batch, subnets: Subnet) -> tuple[TrainState, Metrics]:
         """One update. `subnets` is int32 [R, G], one row per slot without a subnet of its own, in order."""
@@ -116,15 +122,14 @@ class ComposedStep:
         """Whether every drawn subnet has a rung of its own size."""
         return 0 < len(self.rungs) == len(np.unique(self.draws, axis=0))
 
-    def _choose_rungs(self) -> Subnet:
-        """As many rungs as the programs allow beside the other slots'; exact sizes where those suffice."""
+    def _choose_rungs(self, count: int) -> Subnet:
+        """Up to `count` rungs for the subnets that change; their own sizes where so many suffice."""
         static = [slot.subnet for slot in self.slots if slot.subnet is not None]
         draws = self.draws
         if self.engine.policy == "bucketed" and static:
             draws = np.concatenate([draws, np.array(static, np.int32)])
         if self.engine.policy not in ("auto", "bucketed") or not len(draws):
             return np.zeros((0, draws.shape[1]), np.int32)
-        count = max(1, self.engine.max_programs - FIXED_PROGRAMS - len(static))
         return rungs.choose(draws, self.engine.net.macs, count)
 
     def _compose(

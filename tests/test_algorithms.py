@@ -200,6 +200,20 @@ def test_auto_compiles_nothing_after_its_rungs_and_stays_in_its_bounds():
     assert step.form_of(step.slots[1], smallest) == Form(smallest, masked=False)
 
 
+@pytest.mark.parametrize("ends", [True, False], ids=["sandwich", "random only"])
+def test_programs_of_a_plan_fit_into_its_bound(ends):
+    """Else they would push each other out and compile again in every round."""
+    options = {"student_target": "labels", "sample_max": ends, "sample_min": ends}
+    step = usnet(engine_of(policy="auto", max_programs=9), **options).step
+    keys = set()
+    for row in step.draws:
+        for i, slot in enumerate(step.slots):
+            form = step.form_of(slot, row if slot.subnet is None else slot.subnet)
+            keys.add((form, slot.target, slot.stats is None, i == 0))
+    assert len(keys) + 2 <= 9
+    assert len(step.rungs) > 1
+
+
 def test_auto_runs_exact_sizes_where_the_subnets_are_few():
     step = usnet(engine_of(min_width=0.6, policy="auto", max_programs=64)).step
     assert step.expected_macs() == step.least_macs()

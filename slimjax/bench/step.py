@@ -31,7 +31,8 @@ def run(config: ConfigDict, repeats: int) -> dict[str, Any]:
 
     Returns: milliseconds (medians) `full`, `slices` (one per slot; for a slot whose subnet changes, the mean
     over the sizes that `DRAWS` proposals have), `sandwich`; `ratio_to_slices`, `ratio_to_full`; live
-    `programs`; `compiles_after_warmup`; and the machine.
+    `programs`; `compiles_after_warmup`; `program_bytes`, what the hungriest program needs beside its
+    arguments, by the compiler's account; and the machine.
     """
     experiment = build(config)
     algorithm = experiment.algorithm
@@ -56,6 +57,7 @@ def run(config: ConfigDict, repeats: int) -> dict[str, Any]:
         "ratio_to_full": times["sandwich"] / full,
         "programs": len(algorithm.step.programs),
         "compiles_after_warmup": algorithm.step.programs.compiles - warm,
+        "program_bytes": algorithm.step.programs.memory(),
         "unit": "ms",
         "batch": list(batch["image"].shape),
         "dtype": config.model.dtype,
