@@ -22,10 +22,10 @@ class Programs:
     def __len__(self) -> int:
         return len(self._live)
 
-    def run(self, key: Hashable, jitted: Callable[..., Any], *arguments: Any) -> Any:
-        """Calls the program of `key`, compiling `jitted` for these arguments if there is none yet."""
+    def run(self, key: Hashable, make: Callable[[], Any], *arguments: Any) -> Any:
+        """Calls the program of `key`; if there is none yet, compiles the jitted function that `make` gives."""
         if key not in self._live:
-            self._keep(key, jitted.lower(*arguments).compile())  # type: ignore[attr-defined]
+            self._keep(key, make().lower(*arguments).compile())
         self._live.move_to_end(key)
         return self._live[key](*arguments)
 

@@ -70,7 +70,7 @@ class ComposedStep:
 
     def shapes(self, state: TrainState, batch: Batch, subnets: Subnet) -> tuple[TrainState, Metrics]:
         """The shapes of the result, without compiling or computing anything."""
-        direct = lambda key, program, *arguments: program(*arguments)  # noqa: E731
+        direct = lambda key, make, *arguments: make()(*arguments)  # noqa: E731
         return jax.eval_shape(lambda s, b: self._compose(direct, s, b, subnets), state, batch)
 
     def form_of(self, slot: Slot, subnet: Subnet | tuple[int, ...]) -> Form:
@@ -151,7 +151,7 @@ class ComposedStep:
             weights = (state.params, state.affine[slot.affine])
             result = run(
                 key,
-                self._gradient(form, slot.target),
+                functools.partial(self._gradient, form, slot.target),
                 *(weights, own, images, batch["label"], teacher, total, active),
             )
             (totals["params"], totals["affine"][slot.affine]), own, soft, measured[slot.name] = result
@@ -160,7 +160,6 @@ class ComposedStep:
                 stats[slot.stats] = own
         return run("update", self._update, state, totals, stats, measured)
 
-    @functools.cached_property
     def _prepare(self) -> Callable[..., Any]:
         def prepare(key: jax.Array, step: jax.Array, images: jax.Array) -> jax.Array:
             key = jax.random.fold_in(jax.random.wrap_key_data(key), step)
@@ -258,7 +257,6 @@ class ComposedStep:
         soft = jnp.moveaxis(soft, 0, 1).reshape(-1, soft.shape[-1])
         return grads, stats, soft, jax.tree.map(lambda m: m.mean(0), measured)
 
-    @functools.cached_property
     def _update(self) -> Callable[..., Any]:
         """(state, totals, stats, measured) -> (state, metrics): one sum over the devices, one update."""
         engine, devices = self.engine, self.engine.mesh.size

@@ -1,4 +1,4 @@
-"""What a run writes down about itself: who holds the workdir, with which config and versions, how it is."""
+"""What a run writes down about itself: who holds the workdir, with which config and versions."""
 
 from __future__ import annotations
 
@@ -87,21 +87,6 @@ def record_run(path: epath.PathLike, config_json: str, ignore: Iterable[str] = (
         _check_same_config(workdir / "config.json", json.loads(config_json), frozenset(ignore))
     write_atomic(workdir / "config.json", config_json)
     write_atomic(workdir / "versions.json", json.dumps(versions(), indent=2) + "\n")
-
-
-def write_status(path: epath.PathLike, status: str, **fields: Any) -> None:
-    """Replaces status.json in workdir `path`: `status` ("running", "preempted", ...), time and `fields`."""
-    report = {"status": status, "time": time.time(), **fields}
-    write_atomic(epath.Path(path) / "status.json", json.dumps(report, indent=2) + "\n")
-
-
-def read_status(path: epath.PathLike) -> dict[str, Any] | None:
-    """Returns what `write_status` wrote last, None if nothing."""
-    file = epath.Path(path) / "status.json"
-    if not file.exists():
-        return None
-    status: dict[str, Any] = json.loads(file.read_text())
-    return status
 
 
 def versions() -> dict[str, str]:

@@ -9,7 +9,7 @@ import sys
 import pytest
 
 from slimjax.errors import UserError
-from slimjax.workdir import WorkdirLock, read_status, record_run, versions, write_atomic, write_status
+from slimjax.workdir import WorkdirLock, record_run, versions, write_atomic
 
 
 def write_lock(directory, **holder) -> None:
@@ -155,10 +155,3 @@ def test_atomic_write_leaves_the_old_text_when_it_fails(tmp_path):
     with pytest.raises(UnicodeEncodeError):
         write_atomic(tmp_path / "file", "new \udcff")
     assert (tmp_path / "file").read_text() == "old"
-
-
-def test_status_is_read_back_and_none_before(tmp_path):
-    assert read_status(tmp_path) is None
-    write_status(tmp_path, "preempted", step=7)
-    status = read_status(tmp_path)
-    assert (status["status"], status["step"]) == ("preempted", 7)
