@@ -109,6 +109,13 @@ def build(config: ConfigDict) -> Experiment:
     return experiment
 
 
+def on_mesh(experiment: Experiment, mesh: Mesh) -> Experiment:
+    """The same run on other devices."""
+    engine = dataclasses.replace(experiment.engine, mesh=mesh)
+    algorithm = build_algorithm(experiment.config, engine)
+    return dataclasses.replace(experiment, engine=engine, algorithm=algorithm, mesh=mesh)
+
+
 def _check_evaluation(experiment: Experiment) -> None:
     """A split or widths that cannot be evaluated are refused before training, not after it."""
     experiment.dataset.split(experiment.config.evaluation.split)

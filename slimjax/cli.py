@@ -20,6 +20,7 @@ from slimjax.errors import RunError, UserError
 if TYPE_CHECKING:  # importing it takes time that --help does not need
     from ml_collections import ConfigDict
 
+BENCH_TARGETS = ("cpu", "tpu-v4", "tpu-v5e", "tpu-v5p", "tpu-v6e")
 Verb = Callable[[argparse.Namespace, list[str]], None]
 
 
@@ -111,16 +112,31 @@ def run_bench(arguments: argparse.Namespace, rest: list[str]) -> None:
 
 
 def _bench_step(arguments: argparse.Namespace, rest: list[str]) -> None:
-    from slimjax.bench import step
-
     if arguments.config is None:
         raise UserError("bench step: expected --config FILE.")
     if arguments.repeats < 1:
         raise UserError(f"--repeats: expected 1 or more, got {arguments.repeats}.")
     config = _load_config(arguments.config, rest)
-    _start_jax()
-    answer = step.run(config, arguments.repeats)
+    answer = _on_target(arguments, config)
     print(json.dumps(answer) if arguments.json else _lines(answer), flush=True)
+
+
+def _on_target(arguments: argparse.Namespace, config: ConfigDict) -> dict[str, Any]:
+    """Times on the attached device; a TPU that is not there is estimated."""
+    import jax
+
+    from slimjax.bench import step
+    from slimjax.profiling import tpu
+
+    target = arguments.target
+    if target in tpu.TARGETS and not tpu.is_attached():
+        if arguments.against:
+            raise UserError(f"--against: PyTorch can be timed on this machine, not estimated for {target}.")
+        return step.estimate(config, target)
+    if target == "cpu":
+        jax.config.update("jax_platforms", "cpu")
+    _start_jax()
+    return step.run(config, arguments.repeats, arguments.against)
 
 
 def _define_bench(parser: argparse.ArgumentParser) -> None:
@@ -128,6 +144,10 @@ def _define_bench(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--only", help="algorithms whose claims to decide, such as snet,usnet (default: all)")
     parser.add_argument("--config", help="for step: a config file, with --config.key=value overrides")
     parser.add_argument("--repeats", type=int, default=20, help="for step: timed repetitions (default: 20)")
+    parser.add_argument("--target", choices=BENCH_TARGETS, help="for step: default is the attached device")
+    parser.add_argument(
+        "--against", choices=["torch", "torch.compile"], help="for step: time the same step in PyTorch too"
+    )
     parser.add_argument("--seeds", type=int, default=5, help="networks per arm (default: 5)")
     parser.add_argument(
         "--workdir", type=_directory, default="runs/claims", help="keeps measurements; a later call goes on"

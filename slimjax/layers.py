@@ -23,6 +23,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from slimjax.convolution import convolve
 from slimjax.widths import Group, Width, Widths
 
 Axis = int | Group
@@ -184,15 +185,7 @@ class DepthwiseConv(SlimLayer):
 
 
 def _convolve(x: jax.Array, kernel: jax.Array, stride: int, dtype: Any, groups: int = 1) -> jax.Array:
-    pad = kernel.shape[0] // 2
-    return jax.lax.conv_general_dilated(
-        x.astype(dtype),
-        kernel.astype(dtype),
-        window_strides=(stride, stride),
-        padding=[(pad, pad), (pad, pad)],
-        dimension_numbers=("NHWC", "HWIO", "NHWC"),
-        feature_group_count=groups,
-    )
+    return convolve(x.astype(dtype), kernel.astype(dtype), stride, groups)
 
 
 def _wide(dtype: Any) -> Any:

@@ -16,7 +16,7 @@ def describe(experiment: Experiment, first: int = 0) -> str:
     ends = (net.space.smallest, net.space.largest)
     macs, params = ([int(count(end)) for end in ends] for count in (net.macs, net.params))
     step = experiment.algorithm.step
-    forward = step.expected_macs()
+    forward = step.executed_macs()
     lines = {
         "data": f"{info.name}: "
         + ", ".join(f"{count:,} {split}" for split, count in info.splits.items())
@@ -24,7 +24,7 @@ def describe(experiment: Experiment, first: int = 0) -> str:
         "model": f"{config.model.name}: {len(net.space.groups)} groups, {macs[0]:,} to {macs[1]:,} MACs, "
         f"{params[0]:,} to {params[1]:,} parameters",
         "step": "; ".join(step.describe()),
-        "cost": f"{forward / macs[1]:.2f} x the largest network alone, {forward / step.least_macs():.3f} x exact "
+        "cost": f"{forward / macs[1]:.2f} x the largest network alone, {forward / step.exact_macs():.3f} x exact "
         f"slices: {(1 + BACKWARD) * forward * config.train.batch_size / 1e9:.2f} GMACs a step",
         "batch": f"{config.train.batch_size} on {experiment.mesh.size} {jax.devices()[0].platform} device(s), "
         f"{jax.process_count()} process(es), {config.model.dtype}",

@@ -3,8 +3,23 @@
 from __future__ import annotations
 
 import collections
-from collections.abc import Callable, Hashable
+import functools
+import math
+import os
+from collections.abc import Callable, Hashable, Mapping
+from types import MappingProxyType
 from typing import Any
+
+import jax
+
+CPU_OPTIONS: Mapping[str, str] = MappingProxyType(
+    {
+        "xla_cpu_experimental_ynn_fusion_type": "LIBRARY_FUSION_TYPE_REDUCE,LIBRARY_FUSION_TYPE_ELTWISE",
+    }
+)
+"""What makes training programs quick on CPUs (README, What a step costs): YNNPACK for reductions and
+elementwise chains, Eigen for convolutions. YNNPACK's maximum of NaN and 0 is 0, so there a NaN may be seen
+in gradients only, not in the loss. The same flag in XLA_FLAGS takes precedence."""
 
 
 class Programs:
@@ -12,10 +27,12 @@ class Programs:
 
     Args:
       limit: most programs alive at a time.
+      platform: of the devices that they run on.
     """
 
-    def __init__(self, limit: int) -> None:
+    def __init__(self, limit: int, platform: str) -> None:
         self._limit = limit
+        self._options = compiler_options(platform)
         self._live: collections.OrderedDict[Hashable, Any] = collections.OrderedDict()
         self.compiles = 0
 
@@ -24,18 +41,18 @@ class Programs:
 
     def run(self, key: Hashable, make: Callable[[], Any], *arguments: Any) -> Any:
         """Calls the program of `key`; if there is none yet, compiles the jitted function that `make` gives."""
+        return self.get(key, make, *arguments)(*arguments)
+
+    def get(self, key: Hashable, make: Callable[[], Any], *arguments: Any) -> Any:
+        """The program of `key`, not called. `arguments` may be shapes with shardings."""
         if key not in self._live:
-            self._keep(key, make().lower(*arguments).compile())
+            self._keep(key, make().lower(*arguments).compile(self._options))
         self._live.move_to_end(key)
-        return self._live[key](*arguments)
+        return self._live[key]
 
     def live(self) -> list[tuple[Hashable, Any]]:
         """Keys and compiled programs, the least recently used first."""
         return list(self._live.items())
-
-    def memory(self) -> int:
-        """Most bytes of temporaries and outputs that one live program needs on a device; 0 if unknown."""
-        return max((_bytes(program) for program in self._live.values()), default=0)
 
     def _keep(self, key: Hashable, program: Any) -> None:
         self.compiles += 1
@@ -44,6 +61,42 @@ class Programs:
             self._live.popitem(last=False)
 
 
-def _bytes(program: Any) -> int:
+def compiler_options(platform: str) -> dict[str, str]:
+    """XLA's options for training programs on a platform."""
+    flags = os.environ.get("XLA_FLAGS", "")
+    wanted = CPU_OPTIONS if platform == "cpu" else {}
+    return {name: value for name, value in wanted.items() if name not in flags and _is_known(name, value)}
+
+
+@functools.cache
+def _is_known(name: str, value: str) -> bool:
+    """Whether this version of XLA takes an option; experimental ones come and go."""
+    try:
+        jax.jit(lambda: 0).lower().compile({name: value})
+    except jax.errors.JaxRuntimeError:
+        return False
+    return True
+
+
+def outputs(program: Any) -> Any:
+    """Shapes and shardings of what a program returns, for programs that take it as their argument."""
+    return jax.tree.map(
+        lambda info: jax.ShapeDtypeStruct(info.shape, info.dtype, sharding=info.sharding), program.out_info
+    )
+
+
+def peak_bytes(program: Any, arguments: Any, alive: Any) -> int:
+    """Bytes on each device while a program runs, by the compiler's account.
+
+    Args:
+      alive: arrays that exist meanwhile, whether or not they are among its `arguments`.
+    """
+    counted = {id(leaf) for leaf in jax.tree.leaves(arguments)}
+    others = [leaf for leaf in jax.tree.leaves(alive) if id(leaf) not in counted]
     analysis = program.memory_analysis()
-    return analysis.temp_size_in_bytes + analysis.output_size_in_bytes if analysis else 0
+    used = analysis.argument_size_in_bytes + analysis.output_size_in_bytes + analysis.temp_size_in_bytes
+    return int(used - analysis.alias_size_in_bytes + sum(map(_device_bytes, others)))
+
+
+def _device_bytes(leaf: Any) -> int:
+    return math.prod(leaf.sharding.shard_shape(leaf.shape)) * leaf.dtype.itemsize

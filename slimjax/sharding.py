@@ -54,6 +54,11 @@ def batch_sharded(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec(DATA))
 
 
+def abstract(tree: Any, sharding: NamedSharding) -> Any:
+    """Shapes of arrays that lie as `sharding` says."""
+    return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), tree)
+
+
 def put_batch(mesh: Mesh, rows: Mapping[str, np.ndarray]) -> dict[str, jax.Array]:
     """Global arrays from this process's rows of a batch."""
     sharding = batch_sharded(mesh)

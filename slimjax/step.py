@@ -23,7 +23,7 @@ from jax.sharding import PartitionSpec
 
 from slimjax import batch_stats, losses, optimizers, rungs
 from slimjax.layers import merge_variables
-from slimjax.programs import Programs
+from slimjax.programs import Programs, outputs, peak_bytes
 from slimjax.sharding import DATA
 from slimjax.state import TrainState
 from slimjax.widths import Subnet, Width
@@ -61,12 +61,32 @@ class ComposedStep:
         fixed = FIXED_PROGRAMS + len(self.slots) - len(moving)
         # No fewer than one step needs, lest programs push each other out in every step.
         most = max(engine.max_programs, fixed + self._kinds)
-        self.programs = Programs(most)
+        self.programs = Programs(most, self._platform)
         self.rungs = self._choose_rungs((most - fixed) // max(1, self._kinds))
 
     def __call__(self, state: TrainState, batch: Batch, subnets: Subnet) -> tuple[TrainState, Metrics]:
         """One update. `subnets` is int32 [R, G], one row per slot without a subnet of its own, in order."""
         return self._compose(self.programs.run, state, batch, subnets)
+
+    def compile(self, state: TrainState, batch: Batch, subnets: Subnet) -> list[tuple[Any, Any]]:
+        """The programs of one step in their order, with their arguments; compiled, not run.
+
+        `state` and `batch` may be shapes with shardings, on devices that are described but not there.
+        """
+        programs = []
+
+        def get(key: Any, make: Callable[[], Any], *arguments: Any) -> Any:
+            program = self.programs.get(key, make, *arguments)
+            programs.append((program, arguments))
+            return outputs(program)
+
+        self._compose(get, state, batch, subnets)
+        return programs
+
+    def peak_bytes(self, state: TrainState, batch: Batch, subnets: Subnet) -> int:
+        """Bytes that one step needs on each device, by the compiler's account; compiles its programs."""
+        compiled = self.compile(state, batch, subnets)
+        return max(peak_bytes(program, arguments, (state, batch)) for program, arguments in compiled)
 
     def shapes(self, state: TrainState, batch: Batch, subnets: Subnet) -> tuple[TrainState, Metrics]:
         """The shapes of the result, without compiling or computing anything."""
@@ -101,21 +121,25 @@ class ComposedStep:
             lines.append(f"{', '.join(moving)} {'sliced' if self.engine.policy == 'sliced' else 'masked'}")
         return lines
 
-    def expected_macs(self) -> float:
-        """Forward MACs per image that a step is expected to execute."""
-        return self._macs(lambda slot, subnet: np.array(self.form_of(slot, subnet).sizes, np.int32))
+    def executed_macs(self, draws: Subnet | None = None) -> float:
+        """Forward MACs per image that a step executes, on average over `draws` (the step's own sample)."""
+        return self._macs(draws, lambda slot, subnet: np.array(self.form_of(slot, subnet).sizes, np.int32))
 
-    def least_macs(self) -> float:
-        """The floor: every subnet at exactly its own size."""
-        return self._macs(lambda slot, subnet: np.asarray(subnet, np.int32))
+    def exact_macs(self, draws: Subnet | None = None) -> float:
+        """The floor: the same, with every subnet at exactly its own size."""
+        return self._macs(draws, lambda slot, subnet: np.asarray(subnet, np.int32))
 
-    def _macs(self, sizes: Callable[[Slot, Any], Subnet]) -> float:
-        total = 0.0
+    def _macs(self, draws: Subnet | None, sizes: Callable[[Slot, Any], Subnet]) -> float:
+        total, moving = 0.0, self.draws if draws is None else draws
         for slot in self.slots:
-            subnets = self.draws if slot.subnet is None else [slot.subnet]
+            subnets = moving if slot.subnet is None else [slot.subnet]
             ran = np.stack([sizes(slot, subnet) for subnet in subnets])
             total += float(self.engine.net.macs(ran).mean())
         return total
+
+    @property
+    def _platform(self) -> str:
+        return str(self.engine.mesh.devices.flat[0].platform)
 
     @functools.cached_property
     def _rungs_are_exact(self) -> bool:
@@ -253,7 +277,9 @@ class ComposedStep:
         zeros = jax.tree.map(
             jnp.zeros_like, jax.eval_shape(gradient, jax.tree.map(lambda x: x[0], split), stats)[0]
         )
-        (grads, stats), (soft, measured) = jax.lax.scan(part, (zeros, stats), split)
+        # XLA's CPU backend runs a convolution inside a loop twenty times slower than outside of it.
+        unroll = parts if self._platform == "cpu" else 1
+        (grads, stats), (soft, measured) = jax.lax.scan(part, (zeros, stats), split, unroll=unroll)
         soft = jnp.moveaxis(soft, 0, 1).reshape(-1, soft.shape[-1])
         return grads, stats, soft, jax.tree.map(lambda m: m.mean(0), measured)
 

@@ -84,9 +84,7 @@ def restore(experiment: Experiment, saver: Checkpointer) -> tuple[TrainState, in
     """The newest checkpointed state and the next batch's number, placed on this run's devices."""
     like = jax.eval_shape(lambda: experiment.algorithm.init(experiment.config.seed))
     tree = {"state": like, "data": {"next_step": jax.ShapeDtypeStruct((), jnp.int32)}}
-    placed = sharding.replicated(experiment.mesh)
-    abstract = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=placed), tree)
-    restored = saver.restore(abstract)
+    restored = saver.restore(sharding.abstract(tree, sharding.replicated(experiment.mesh)))
     if restored is None:
         return None
     return restored.tree["state"], int(restored.tree["data"]["next_step"])
@@ -110,7 +108,7 @@ def log(
     values["learning_rate"] = float(experiment.schedule(done - 1))
     metrics.write(done, values)
     for name, value in values.items():
-        if name.endswith("loss") and not math.isfinite(value):
+        if name.endswith(("loss", "grad_norm")) and not math.isfinite(value):
             raise RunError(
                 f"step {done}: {name} is {value}. Training stopped; the last checkpoint is intact. "
                 "Lower optimizer.learning_rate, lengthen optimizer.warmup_epochs or set optimizer.clip_norm."

@@ -1,5 +1,6 @@
 """How claims are decided, and that an interrupted bench goes on. What they decide is in README, not here."""
 
+import importlib.util
 import json
 
 import numpy as np
@@ -65,10 +66,8 @@ def test_unknown_group_is_refused(tmp_path):
         claims.run(["darts"], 1, str(tmp_path))
 
 
-@pytest.mark.slow
-def test_bench_step_reports_what_is_documented():
+def tiny_usnet():
     from slimjax import recipes
-    from slimjax.bench import step
 
     config = recipes.embedded("synthetic")
     config.algorithm = recipes.usnet()
@@ -77,7 +76,14 @@ def test_bench_step_reports_what_is_documented():
     config.model.options = {"channels": (2, 4, 4)}
     config.engine.max_programs = 6
     config.devices = 1
-    answer = step.run(config, repeats=2)
+    return config
+
+
+@pytest.mark.slow
+def test_bench_step_reports_what_is_documented():
+    from slimjax.bench import step
+
+    answer = step.run(tiny_usnet(), repeats=2)
     assert answer["compiles_after_warmup"] == 0
     assert answer["programs"] <= 6
     assert len(answer["slices"]) == 3
@@ -115,3 +121,30 @@ def test_bench_measures_each_seed_once_and_goes_on_after_a_kill(tmp_path, monkey
     assert second == first
     claims.run(["snet"], 2, str(tmp_path))
     assert len(fitted) == 1, "the mended file did not hold what was measured again"
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(
+    importlib.util.find_spec("torch") is None, reason="needs PyTorch: pip install -e '.[torch]'"
+)
+def test_torch_side_makes_the_same_step():
+    from slimjax.bench.against import torch_side
+    from slimjax.build import build
+
+    experiment = build(tiny_usnet())
+    proposals = [experiment.algorithm.propose({}, step) for step in range(2)]
+    with torch_side("torch", experiment, proposals) as (version, once):
+        once()
+    assert version.startswith("torch ")
+
+
+@pytest.mark.skipif(importlib.util.find_spec("torch") is not None, reason="needs a machine without PyTorch")
+def test_missing_torch_is_one_message_with_the_remedy():
+    from slimjax.bench.against import torch_side
+    from slimjax.build import build
+
+    with (
+        pytest.raises(UserError, match=r"pip install -e '\.\[torch\]'"),
+        torch_side("torch", build(tiny_usnet()), []),
+    ):
+        pass

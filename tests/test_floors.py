@@ -12,11 +12,13 @@ PACKAGE = Path(__file__).parent.parent / "slimjax"
 FLOORS = [
     {"errors", "progress"},
     {"widths", "checkpoint", "metrics", "workdir", "report", "data", "sharding"},
+    {"convolution"},
     {"layers", "losses", "optimizers"},
     {"models", "records"},
     {"costs", "slicing", "batch_stats", "state"},
     {"supernet", "rungs", "programs"},
     {"engine", "step"},
+    {"profiling"},
     {"algorithms"},
     {"config"},
     {"recipes", "build"},

@@ -1,80 +1,202 @@
 """`slimjax bench step`: what a training step costs against its slices and against the full network alone.
 
 Times are medians of interleaved repetitions in one process, so that what else the machine does falls on all
-of them alike; ratios are what can be quoted.
+of them alike; ratios are what can be quoted. For a TPU that is not there, the compiler's estimates are added
+up instead.
 """
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import jax
 import numpy as np
+from jax.sharding import AxisType, Mesh
 from ml_collections import ConfigDict
 
 from slimjax import sharding
-from slimjax.algorithms import Algorithm
-from slimjax.build import Experiment, build
+from slimjax.bench.against import torch_side
+from slimjax.build import Experiment, build, on_mesh
 from slimjax.engine import Slot
+from slimjax.errors import RunError, UserError
+from slimjax.profiling import tpu
 from slimjax.step import ComposedStep
 from slimjax.widths import Subnet
 
+DRAWS = 8
+"""Proposals that the sandwich is measured on."""
 
-def run(config: ConfigDict, repeats: int) -> dict[str, Any]:
+FRESH = 1000
+"""Further proposals, for which programs must be there already."""
+
+Channels = tuple[int, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class Arms:
+    """What is measured: the algorithm's step on some proposals, and each of its subnets alone."""
+
+    experiment: Experiment
+    proposals: list[Subnet]
+
+    @classmethod
+    def of(cls, experiment: Experiment) -> Arms:
+        return cls(experiment, [experiment.algorithm.propose({}, step) for step in range(DRAWS)])
+
+    @property
+    def largest(self) -> Channels:
+        return tuple(self.experiment.net.space.largest.tolist())
+
+    def subnets(self) -> list[Channels]:
+        """The largest, and every subnet that the measured steps train."""
+        fixed = [slot.subnet for slot in self.experiment.algorithm.slots if slot.subnet is not None]
+        moving = [_channels(row) for rows in self.proposals for row in rows]
+        return list(dict.fromkeys([self.largest, *fixed, *moving]))
+
+    def alone(self, subnet: Channels) -> ComposedStep:
+        """A whole training step of one subnet, sliced, on labels."""
+        return self.experiment.engine.step((Slot("alone", subnet),))
+
+    def answer(self, costs: Mapping[Channels, float], sandwich: float, **more: Any) -> dict[str, Any]:
+        """The figures of a run, from the cost of each subnet alone and of the sandwich."""
+        config, slices = self.experiment.config, self._slices(costs)
+        full = costs[self.largest]
+        return {
+            "config": f"{config.data.name} {config.model.name} {config.algorithm.name}",
+            "full": full,
+            "slices": slices,
+            "sandwich": sandwich,
+            "ratio_to_slices": sandwich / sum(slices),
+            "ratio_to_full": sandwich / full,
+            **self._fresh(),
+            **more,
+            "batch": [config.train.batch_size, *self.experiment.net.image_shape],
+            "dtype": config.model.dtype,
+            "jax": jax.__version__,
+        }
+
+    def _slices(self, costs: Mapping[Channels, float]) -> list[float]:
+        """Per slot: its slice alone, averaged over the proposals where it changes."""
+        result, row = [], 0
+        for slot in self.experiment.algorithm.slots:
+            if slot.subnet is not None:
+                result.append(costs[slot.subnet])
+                continue
+            result.append(statistics.fmean(costs[_channels(rows[row])] for rows in self.proposals))
+            row += 1
+        return result
+
+    def _fresh(self) -> dict[str, Any]:
+        """What `FRESH` further proposals would compile, and what they cost over exact slices, in MACs."""
+        algorithm = self.experiment.algorithm
+        shapes = _abstract_arguments(self.experiment, algorithm.slots)
+        peak, warm = algorithm.step.peak_bytes(*shapes, self.proposals[0]), algorithm.step.programs.compiles
+        fresh = [algorithm.propose({}, step) for step in range(DRAWS, DRAWS + FRESH)]
+        for rows in fresh:
+            algorithm.step.compile(*shapes, rows)
+        draws = np.concatenate(fresh)
+        return {
+            "programs": len(algorithm.step.programs),
+            "compiles_after_warmup": algorithm.step.programs.compiles - warm,
+            "macs_to_slices": algorithm.step.executed_macs(draws) / algorithm.step.exact_macs(draws),
+            "peak_bytes": peak,
+        }
+
+
+def run(config: ConfigDict, repeats: int, against: str | None = None) -> dict[str, Any]:
     """Times the full network's step, every slice's step alone, and the algorithm's step (the sandwich).
 
     A slice alone is a whole training step of that subnet, sliced, on labels; the sandwich shares one update
     and one augmentation, so its ratio to the sum of its slices can fall below 1.
 
+    Args:
+      against: "torch" or "torch.compile": the same step in PyTorch is timed in turn with ours. It is given
+        float images; ours begins with the stored bytes and augments them.
+
     Returns: milliseconds (medians) `full`, `slices` (one per slot; for a slot whose subnet changes, the mean
     over the sizes that `DRAWS` proposals have), `sandwich`; `ratio_to_slices`, `ratio_to_full`; live
-    `programs`; `compiles_after_warmup`; `program_bytes`, what the hungriest program needs beside its
-    arguments, by the compiler's account; and the machine.
+    `programs`; `compiles_after_warmup` of `FRESH` further proposals, and `macs_to_slices`, their mean cost over
+    exact slices; `peak_bytes` of a step on a device, by the compiler's account; and the machine.
     """
     experiment = build(config)
-    algorithm = experiment.algorithm
+    arms = Arms.of(experiment)
     batch = sharding.put_batch(experiment.mesh, next(experiment.train_batches()))
-    proposals = [algorithm.propose({}, step) for step in range(DRAWS)]
-    largest = tuple(experiment.net.space.largest.tolist())
-    subnets = _subnets(largest, algorithm, proposals)
-    alone = {subnet: _runner(experiment, _alone(experiment, subnet), batch) for subnet in subnets}
-    sandwich = _runner(experiment, algorithm.step, batch, proposals)
-    for _ in range(DRAWS):  # warm-up: every proposal is seen once
-        sandwich()
-    warm = algorithm.step.programs.compiles
-    times = _interleaved({"sandwich": sandwich, **alone}, repeats)
-    slices = _slices(algorithm, proposals, times)
-    full = times[largest]
-    return {
-        "config": f"{config.data.name} {config.model.name} {config.algorithm.name}",
-        "full": full,
-        "slices": slices,
-        "sandwich": times["sandwich"],
-        "ratio_to_slices": times["sandwich"] / sum(slices),
-        "ratio_to_full": times["sandwich"] / full,
-        "programs": len(algorithm.step.programs),
-        "compiles_after_warmup": algorithm.step.programs.compiles - warm,
-        "program_bytes": algorithm.step.programs.memory(),
-        "unit": "ms",
-        "batch": list(batch["image"].shape),
-        "dtype": config.model.dtype,
-        "device": f"{experiment.mesh.size} x {jax.devices()[0].device_kind}",
-        "jax": jax.__version__,
-        "repeats": repeats,
+    runners: dict[Any, Callable[[], None]] = {
+        "sandwich": _runner(experiment, experiment.algorithm.step, batch, arms.proposals)
     }
+    runners |= {subnet: _runner(experiment, arms.alone(subnet), batch) for subnet in arms.subnets()}
+    for _ in range(DRAWS):  # warm-up: every proposal is seen once
+        runners["sandwich"]()
+    with contextlib.ExitStack() as stack:
+        more: dict[str, Any] = {}
+        if against:
+            more["against"], runners["against"] = stack.enter_context(
+                torch_side(against, experiment, arms.proposals)
+            )
+        times = _interleaved(runners, repeats)
+    if against:
+        more |= {
+            "against_sandwich": times["against"],
+            "ratio_to_against": times["sandwich"] / times["against"],
+        }
+    device = f"{experiment.mesh.size} x {jax.devices()[0].device_kind}"
+    return arms.answer(times, times["sandwich"], **more, unit="ms", device=device, repeats=repeats)
 
 
-DRAWS = 8
-"""Proposals that the sandwich is timed on, in turn."""
+def estimate(config: ConfigDict, target: str) -> dict[str, Any]:
+    """The same figures for one chip of a TPU that is not there: the compiler's estimated cycles, in millions.
 
-Key = Any
+    Raises:
+      UserError: no TPU compiler, or micro-batches, whose loop the estimates count once.
+      RunError: the step does not compile for the chip, most often for lack of memory.
+    """
+    if config.train.micro_batches != 1:
+        raise UserError("--target: estimates count a loop once; set train.micro_batches=1.")
+    mesh = Mesh(np.array(tpu.compile_only_devices(target)[:1]), (sharding.DATA,), axis_types=(AxisType.Auto,))
+    experiment = on_mesh(build(config), mesh)
+    arms = Arms.of(experiment)
+    nothing = arms.proposals[0][:0]
+    steps = {subnet: (arms.alone(subnet), [nothing]) for subnet in arms.subnets()}
+    jobs: dict[Any, Any] = {"sandwich": (experiment.algorithm.step, arms.proposals), **steps}
+    try:
+        with ThreadPoolExecutor() as pool:  # the compiler works outside Python's lock
+            found = pool.map(lambda job: _estimated_megacycles(experiment, *job), jobs.values())
+            costs = dict(zip(jobs, found, strict=True))
+    except jax.errors.JaxRuntimeError as error:
+        raise RunError(f"{target}: {str(error).splitlines()[0]} Try a smaller train.batch_size.") from error
+    device = f"1 x {mesh.devices.flat[0].device_kind}, compiler estimate"
+    return arms.answer(costs, costs["sandwich"], unit="Mcycles", device=device)
 
 
-def _alone(experiment: Experiment, subnet: tuple[int, ...]) -> ComposedStep:
-    return experiment.engine.step((Slot("alone", subnet),))
+def _abstract_arguments(experiment: Experiment, slots: Sequence[Slot]) -> tuple[Any, Any]:
+    """(state, batch) of a step with such slots, as shapes with shardings on the experiment's mesh."""
+    state = jax.eval_shape(lambda: experiment.engine.init(0, slots))
+    size = experiment.config.train.batch_size
+    batch = {
+        "image": jax.ShapeDtypeStruct((size, *experiment.net.image_shape), np.uint8),
+        "label": jax.ShapeDtypeStruct((size,), np.int32),
+    }
+    mesh = experiment.mesh
+    return (
+        sharding.abstract(state, sharding.replicated(mesh)),
+        sharding.abstract(batch, sharding.batch_sharded(mesh)),
+    )
+
+
+def _estimated_megacycles(experiment: Experiment, step: ComposedStep, proposals: Sequence[Subnet]) -> float:
+    """The mean over the proposals."""
+    state, batch = _abstract_arguments(experiment, step.slots)
+    totals = [
+        sum(tpu.estimated_cycles(program) for program, _ in step.compile(state, batch, rows))
+        for rows in proposals
+    ]
+    return statistics.fmean(totals) / 1e6
 
 
 def _runner(
@@ -97,12 +219,12 @@ def _runner(
     return once
 
 
-def _interleaved(runners: dict[Key, Callable[[], None]], repeats: int) -> dict[Key, float]:
-    """Median milliseconds of each runner. The sandwich is timed over all its proposals, and averaged."""
-    times: dict[Key, list[float]] = {key: [] for key in runners}
+def _interleaved(runners: Mapping[Any, Callable[[], None]], repeats: int) -> dict[Any, float]:
+    """Median milliseconds of each runner. Whole steps are timed over all their proposals, and averaged."""
+    times: dict[Any, list[float]] = {key: [] for key in runners}
     for _ in range(repeats):
         for key, once in runners.items():
-            rounds = DRAWS if key == "sandwich" else 1
+            rounds = DRAWS if isinstance(key, str) else 1
             began = time.perf_counter()
             for _ in range(rounds):
                 once()
@@ -110,22 +232,5 @@ def _interleaved(runners: dict[Key, Callable[[], None]], repeats: int) -> dict[K
     return {key: statistics.median(values) for key, values in times.items()}
 
 
-def _subnets(
-    largest: tuple[int, ...], algorithm: Algorithm, proposals: Sequence[Subnet]
-) -> list[tuple[int, ...]]:
-    """The largest, and every subnet that the timed steps train."""
-    fixed = [slot.subnet for slot in algorithm.slots if slot.subnet is not None]
-    moving = [tuple(int(n) for n in row) for rows in proposals for row in rows]
-    return list(dict.fromkeys([largest, *fixed, *moving]))
-
-
-def _slices(algorithm: Algorithm, proposals: Sequence[Subnet], times: dict[Key, float]) -> list[float]:
-    """Milliseconds per slot: its slice alone, averaged over the proposals where it changes."""
-    result, row = [], 0
-    for slot in algorithm.slots:
-        if slot.subnet is not None:
-            result.append(times[slot.subnet])
-            continue
-        result.append(statistics.fmean(times[tuple(int(n) for n in rows[row])] for rows in proposals))
-        row += 1
-    return result
+def _channels(row: Subnet) -> Channels:
+    return tuple(int(n) for n in row)

@@ -1,0 +1,94 @@
+"""The other side of a comparison: PyTorch in a process of its own, asked for one step at a time."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import json
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+from slimjax.build import Experiment
+from slimjax.errors import RunError, UserError
+from slimjax.models.resnet import CifarResNet
+from slimjax.widths import Subnet
+
+SIDES = ("torch", "torch.compile")
+
+
+@contextlib.contextmanager
+def torch_side(
+    side: str, experiment: Experiment, proposals: Sequence[Subnet]
+) -> Iterator[tuple[str, Callable[[], None]]]:
+    """(its version, a function that makes one step of the configured algorithm in PyTorch).
+
+    Raises:
+      UserError: PyTorch is not installed, or has no counterpart of the network here.
+    """
+    if importlib.util.find_spec("torch") is None:
+        raise UserError("--against torch: PyTorch is not installed: pip install -e '.[torch]'.")
+    spec, steps = _spec(side, experiment), _widths(experiment, proposals)
+    command = [sys.executable, "-m", "slimjax.bench.torch_side"]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            version = _ask(process, spec)["version"]
+            count = 0
+
+            def once() -> None:
+                nonlocal count
+                _ask(process, steps[count % len(steps)])
+                count += 1
+
+            once()
+            yield f"{side} {version}", once
+        finally:
+            process.kill()
+
+
+def _ask(process: subprocess.Popen[str], question: Any) -> dict[str, Any]:
+    assert process.stdin is not None
+    assert process.stdout is not None
+    process.stdin.write(json.dumps(question) + "\n")
+    process.stdin.flush()
+    answer = process.stdout.readline()
+    if not answer:
+        raise RunError(f"the PyTorch process ended with exit code {process.wait()}; its message is above.")
+    return dict(json.loads(answer))
+
+
+def _spec(side: str, experiment: Experiment) -> dict[str, Any]:
+    model, config, slots = experiment.net.model, experiment.config, experiment.algorithm.slots
+    if not isinstance(model, CifarResNet):
+        raise UserError(f"--against {side}: expected a CIFAR ResNet, got {type(model).__name__}.")
+    return {
+        "compile": side == "torch.compile",
+        "blocks": (model.depth - 2) // 6,
+        "channels": model.channels,
+        "multiplier": model.multiplier,
+        "classes": model.num_classes,
+        "stem_stride": model.stem_stride,
+        "image_shape": experiment.net.image_shape,
+        "batch": config.train.batch_size,
+        "label_smoothing": config.train.label_smoothing,
+        "affine": list(dict.fromkeys(slot.affine for slot in slots)),
+        "slots": [{"affine": s.affine, "stats": s.stats is not None, "target": s.target} for s in slots],
+        "optimizer": {
+            "lr": config.optimizer.learning_rate,
+            "momentum": config.optimizer.momentum,
+            "nesterov": config.optimizer.nesterov,
+            "weight_decay": config.optimizer.weight_decay,
+        },
+    }
+
+
+def _widths(experiment: Experiment, proposals: Sequence[Subnet]) -> list[list[dict[str, int]]]:
+    """Per step, per slot: channels by group."""
+    names = [group.name for group in experiment.net.space.groups]
+    steps = []
+    for rows in proposals:
+        remaining = iter(rows)
+        subnets = [next(remaining) if s.subnet is None else s.subnet for s in experiment.algorithm.slots]
+        steps.append([{n: int(c) for n, c in zip(names, subnet, strict=True)} for subnet in subnets])
+    return steps
