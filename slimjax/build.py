@@ -48,6 +48,12 @@ class Experiment:
         """This process's rows of the training stream, from `start_step`."""
         return self._stream(self.config.train.batch_size, self.config.seed, start_step)
 
+    def abstract_batch(self) -> dict[str, jax.ShapeDtypeStruct]:
+        """A global training batch on the devices, as shapes."""
+        size, split = self.config.train.batch_size, sharding.batch_sharded(self.mesh)
+        shapes = {"image": ((size, *self.net.image_shape), np.uint8), "label": ((size,), np.int32)}
+        return {name: jax.ShapeDtypeStruct(*shape, sharding=split) for name, shape in shapes.items()}
+
     def calibration_batches(self) -> Iterator[Rows]:
         """This process's rows of the calibration images: a shuffled part of the training split."""
         size, count = self.config.calibration.batch_size, self.config.calibration.images
@@ -194,6 +200,7 @@ def build_engine(
         mesh=mesh,
         policy=config.engine.policy,
         max_programs=config.engine.max_programs,
+        compile_behind=config.engine.compile_behind,
         remat=config.engine.remat,
         label_smoothing=config.train.label_smoothing,
         smoothing_form=config.train.smoothing_form,

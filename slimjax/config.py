@@ -46,7 +46,7 @@ def default_config() -> ConfigDict:
                 "options": {},  # further arguments of the model's class
             },
             "algorithm": {"name": "usnet"},
-            "engine": {"policy": "auto", "max_programs": 16, "remat": False},
+            "engine": {"policy": "auto", "max_programs": 16, "compile_behind": True, "remat": False},
             "batch_norm": {"statistics": "global", "momentum": 0.1, "unbiased": False},
             "train": {
                 "batch_size": 128,

@@ -39,6 +39,7 @@ class Slot:
       affine: the gammas and betas it uses.
       stats: the collection that its batch statistics are averaged into; None: they are not kept.
       target: what it learns from: "labels", "teacher" (the first slot's detached softmax), or "both" (sum).
+      lasting: the proposed subnet stays for many steps, so that a program of its own pays.
     """
 
     name: str
@@ -46,6 +47,7 @@ class Slot:
     affine: str = SHARED
     stats: str | None = None
     target: str = "labels"
+    lasting: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,6 +61,8 @@ class Engine:
       policy: how subnets run. "sliced": each at its own size. "bucketed": in the cheapest of a few rungs that
         covers it. "masked": at full size. "auto": sliced where the subnets are few, else bucketed.
       max_programs: most programs of a step that are alive at a time.
+      compile_behind: a lasting subnet runs bucketed or masked until another thread has compiled its sliced
+        program. When that is depends on the machine, so two runs agree to rounding only. False: wait for it.
       remat: compute activations again in the backward pass instead of keeping them.
       micro_batches: the batch is processed in this many parts whose gradients are averaged.
       stats_rate: weight of a batch in running statistics (PyTorch's momentum, 0.1).
@@ -72,6 +76,7 @@ class Engine:
     mesh: Mesh
     policy: str = "auto"
     max_programs: int = 16
+    compile_behind: bool = True
     remat: bool = False
     label_smoothing: float = 0.0
     smoothing_form: str = "all"

@@ -26,12 +26,11 @@ def run(directory: str, widths: Sequence[float] | None, channels: Mapping[str, i
     experiment = build(load_config(directory))
     wanted = asked(experiment, widths, channels)
     with Checkpointer(checkpoints(directory), read_only=True) as saver:
-        restored = restore(experiment, saver)
-    if restored is None:
+        state = restore(experiment, saver)
+    if state is None:
         raise UserError(
             f"{directory}: no checkpoint yet. Train first: slimjax train --workdir {directory} ..."
         )
-    state, _ = restored
     return evaluate(experiment, state, experiment.algorithm.finish(state, wanted))
 
 

@@ -5,6 +5,10 @@ from __future__ import annotations
 import jax
 
 from slimjax.build import Experiment
+from slimjax.feed import AHEAD
+from slimjax.programs import peak_bytes
+from slimjax.progress import Progress
+from slimjax.state import TrainState
 
 BACKWARD = 2
 """A backward pass costs about two forward passes (gradients of inputs and of kernels)."""
@@ -31,3 +35,17 @@ def describe(experiment: Experiment, first: int = 0) -> str:
         "steps": f"{first:,} done, {experiment.steps - first:,} to go",
     }
     return "\n".join(f"{name:>6}  {text}" for name, text in lines.items())
+
+
+def compile_step(experiment: Experiment, state: TrainState, enabled: bool = True) -> str:
+    """Compiles what the next step runs, with progress; returns a line on the memory that it needs.
+
+    Training then uses these programs. Rungs that the next step does not need are compiled when first used.
+    """
+    algorithm, batch = experiment.algorithm, experiment.abstract_batch()
+    subnets, count = algorithm.propose(state.algorithm, int(state.step)), len(algorithm.slots) + 2
+    with Progress(count, "compile", unit="program", enabled=enabled) as progress:
+        programs = algorithm.step.compile(state, batch, subnets, progress.advance)
+    waiting = [experiment.abstract_batch() for _ in range(AHEAD)]
+    peak = peak_bytes(programs, (state, batch, waiting))
+    return f"memory  {peak / 1e6:,.0f} MB at the peak on each device, by the compiler's account"

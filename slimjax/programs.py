@@ -1,4 +1,4 @@
-"""Compiled programs by key: bounded in number, and counted."""
+"""Compiled programs by key: bounded in number, counted, and compiled on another thread where that helps."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ import collections
 import functools
 import math
 import os
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Hashable, Iterable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from types import MappingProxyType
 from typing import Any
 
@@ -34,6 +35,8 @@ class Programs:
         self._limit = limit
         self._options = compiler_options(platform)
         self._live: collections.OrderedDict[Hashable, Any] = collections.OrderedDict()
+        self._behind: dict[Hashable, Future[Any]] = {}
+        self._pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix="compile")  # starts when used
         self.compiles = 0
 
     def __len__(self) -> int:
@@ -46,13 +49,28 @@ class Programs:
     def get(self, key: Hashable, make: Callable[[], Any], *arguments: Any) -> Any:
         """The program of `key`, not called. `arguments` may be shapes with shardings."""
         if key not in self._live:
-            self._keep(key, make().lower(*arguments).compile(self._options))
+            behind = self._behind.pop(key, None)
+            self._keep(key, self._compile(make, arguments) if behind is None else behind.result())
         self._live.move_to_end(key)
         return self._live[key]
+
+    def compile_behind(self, key: Hashable, make: Callable[[], Any], *arguments: Any) -> bool:
+        """Whether `get` would return at once. If not, another thread compiles, or begins to."""
+        if key in self._live:
+            return True
+        if key not in self._behind:
+            while len(self._behind) >= self._limit:  # nobody waits for the oldest any more
+                self._behind.pop(next(iter(self._behind))).cancel()
+            # Shapes, because the arrays may be donated before the compiler gets to them.
+            self._behind[key] = self._pool.submit(self._compile, make, jax.tree.map(_shape, arguments))
+        return self._behind[key].done()
 
     def live(self) -> list[tuple[Hashable, Any]]:
         """Keys and compiled programs, the least recently used first."""
         return list(self._live.items())
+
+    def _compile(self, make: Callable[[], Any], arguments: Any) -> Any:
+        return make().lower(*arguments).compile(self._options)
 
     def _keep(self, key: Hashable, program: Any) -> None:
         self.compiles += 1
@@ -85,17 +103,27 @@ def outputs(program: Any) -> Any:
     )
 
 
-def peak_bytes(program: Any, arguments: Any, alive: Any) -> int:
-    """Bytes on each device while a program runs, by the compiler's account.
+def peak_bytes(programs: Iterable[tuple[Any, Any]], alive: Any) -> int:
+    """Most bytes on a device while programs run one after the other, by the compiler's account.
 
     Args:
-      alive: arrays that exist meanwhile, whether or not they are among its `arguments`.
+      programs: with their arguments.
+      alive: arrays that exist all the time, whether or not they are among a program's arguments.
     """
+    return max(_bytes(program, arguments, alive) for program, arguments in programs)
+
+
+def _bytes(program: Any, arguments: Any, alive: Any) -> int:
     counted = {id(leaf) for leaf in jax.tree.leaves(arguments)}
     others = [leaf for leaf in jax.tree.leaves(alive) if id(leaf) not in counted]
     analysis = program.memory_analysis()
     used = analysis.argument_size_in_bytes + analysis.output_size_in_bytes + analysis.temp_size_in_bytes
     return int(used - analysis.alias_size_in_bytes + sum(map(_device_bytes, others)))
+
+
+def _shape(value: Any) -> Any:
+    sharding = value.sharding if isinstance(value, jax.Array) else None
+    return jax.ShapeDtypeStruct(value.shape, value.dtype, sharding=sharding)
 
 
 def _device_bytes(leaf: Any) -> int:

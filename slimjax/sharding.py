@@ -8,6 +8,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax.experimental import multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from slimjax.errors import UserError
@@ -74,6 +75,13 @@ def put_replicated(mesh: Mesh, tree: Any) -> Any:
         return jax.make_array_from_callback(host.shape, sharding, lambda index: host[index])
 
     return jax.tree.map(put, tree)
+
+
+def agree(flag: bool) -> bool:
+    """Whether `flag` is true on every process. All must call it, in the same order."""
+    if jax.process_count() == 1:
+        return flag
+    return bool(multihost_utils.process_allgather(np.array(flag)).all())
 
 
 def fetch(tree: Any) -> Any:

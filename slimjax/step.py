@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import jax
@@ -21,9 +21,9 @@ import optax
 from jax.flatten_util import ravel_pytree
 from jax.sharding import PartitionSpec
 
-from slimjax import batch_stats, losses, optimizers, rungs
+from slimjax import batch_stats, losses, optimizers, rungs, sharding
 from slimjax.layers import merge_variables
-from slimjax.programs import Programs, outputs, peak_bytes
+from slimjax.programs import Programs, outputs
 from slimjax.sharding import DATA
 from slimjax.state import TrainState
 from slimjax.widths import Subnet, Width
@@ -44,6 +44,10 @@ class Form:
     masked: bool
 
 
+def _exact(subnet: Subnet | tuple[int, ...]) -> Form:
+    return Form(tuple(int(n) for n in subnet), masked=False)
+
+
 class ComposedStep:
     """`(state, batch, subnets) -> (state, metrics)`; the old state is donated.
 
@@ -58,7 +62,7 @@ class ComposedStep:
         # A rung costs a program for every kind of slot that changes; the first slot starts the accumulator.
         moving = [(i == 0, s.target, s.stats) for i, s in enumerate(self.slots) if s.subnet is None]
         self._kinds = len(set(moving))
-        fixed = FIXED_PROGRAMS + len(self.slots) - len(moving)
+        fixed = FIXED_PROGRAMS + len(self.slots) - len(moving) + sum(s.lasting for s in self.slots)
         # No fewer than one step needs, lest programs push each other out in every step.
         most = max(engine.max_programs, fixed + self._kinds)
         self.programs = Programs(most, self._platform)
@@ -66,27 +70,26 @@ class ComposedStep:
 
     def __call__(self, state: TrainState, batch: Batch, subnets: Subnet) -> tuple[TrainState, Metrics]:
         """One update. `subnets` is int32 [R, G], one row per slot without a subnet of its own, in order."""
-        return self._compose(self.programs.run, state, batch, subnets)
+        return self._compose(self.programs.run, state, batch, subnets, self._is_compiled)
 
-    def compile(self, state: TrainState, batch: Batch, subnets: Subnet) -> list[tuple[Any, Any]]:
+    def compile(
+        self, state: TrainState, batch: Any, subnets: Subnet, compiled: Callable[[], None] = lambda: None
+    ) -> list[tuple[Any, Any]]:
         """The programs of one step in their order, with their arguments; compiled, not run.
 
         `state` and `batch` may be shapes with shardings, on devices that are described but not there.
+        `compiled` is called after each program.
         """
         programs = []
 
         def get(key: Any, make: Callable[[], Any], *arguments: Any) -> Any:
             program = self.programs.get(key, make, *arguments)
             programs.append((program, arguments))
+            compiled()
             return outputs(program)
 
         self._compose(get, state, batch, subnets)
         return programs
-
-    def peak_bytes(self, state: TrainState, batch: Batch, subnets: Subnet) -> int:
-        """Bytes that one step needs on each device, by the compiler's account; compiles its programs."""
-        compiled = self.compile(state, batch, subnets)
-        return max(peak_bytes(program, arguments, (state, batch)) for program, arguments in compiled)
 
     def shapes(self, state: TrainState, batch: Batch, subnets: Subnet) -> tuple[TrainState, Metrics]:
         """The shapes of the result, without compiling or computing anything."""
@@ -94,11 +97,13 @@ class ComposedStep:
         return jax.eval_shape(lambda s, b: self._compose(direct, s, b, subnets), state, batch)
 
     def form_of(self, slot: Slot, subnet: Subnet | tuple[int, ...]) -> Form:
-        """How a slot's subnet runs under the engine's policy."""
-        exact = Form(tuple(int(n) for n in subnet), masked=False)
-        policy = self.engine.policy
-        if policy == "sliced" or (policy == "auto" and slot.subnet is not None):
-            return exact
+        """How a slot's subnet runs under the engine's policy; a lasting one, once it is compiled."""
+        policy, stays = self.engine.policy, slot.subnet is not None or slot.lasting
+        return _exact(subnet) if policy == "sliced" or (policy == "auto" and stays) else self._cover(subnet)
+
+    def _cover(self, subnet: Subnet | tuple[int, ...]) -> Form:
+        """The cheapest form that serves the subnet and others: a rung, or the full size."""
+        exact, policy = _exact(subnet), self.engine.policy
         largest = self.engine.net.space.largest
         index = None if policy == "masked" else rungs.cover(self.rungs, np.asarray(subnet))
         sizes = tuple(int(n) for n in (largest if index is None else self.rungs[index]))
@@ -113,7 +118,10 @@ class ComposedStep:
                 lines.append(
                     f"{slot.name} {'masked' if self.form_of(slot, slot.subnet).masked else 'sliced'}"
                 )
-        moving = [slot.name for slot in self.slots if slot.subnet is None]
+        lasting = [slot.name for slot in self.slots if slot.lasting and self.engine.policy == "auto"]
+        if lasting:
+            lines.append(f"{', '.join(lasting)} sliced once compiled")
+        moving = [s.name for s in self.slots if s.subnet is None and s.name not in lasting]
         if moving and len(self.rungs):
             kind = "exact sizes" if self._rungs_are_exact else "rungs"
             lines.append(f"{', '.join(moving)} in {len(self.rungs)} {kind}")
@@ -156,8 +164,18 @@ class ComposedStep:
             return np.zeros((0, draws.shape[1]), np.int32)
         return rungs.choose(draws, self.engine.net.macs, count)
 
+    def _is_compiled(self, key: Hashable, make: Callable[[], Any], *arguments: Any) -> bool:
+        """Whether a lasting subnet can run sliced now. All processes run the same programs, so all must agree."""
+        here = not self.engine.compile_behind or self.programs.compile_behind(key, make, *arguments)
+        return sharding.agree(here)
+
     def _compose(
-        self, run: Callable[..., Any], state: TrainState, batch: Batch, subnets: Subnet
+        self,
+        run: Callable[..., Any],
+        state: TrainState,
+        batch: Batch,
+        subnets: Subnet,
+        is_ready: Callable[..., bool] = lambda *_: True,
     ) -> tuple[TrainState, Metrics]:
         images = run("prepare", self._prepare, state.key, state.step, batch["image"])
         rows: Iterator[Subnet] = iter(subnets)
@@ -166,23 +184,27 @@ class ComposedStep:
         teacher = None
         for slot in self.slots:
             subnet = next(rows) if slot.subnet is None else slot.subnet
-            form = self.form_of(slot, subnet)
-            active = np.asarray(subnet, np.int32) if form.masked else None
             total = (totals["params"], totals["affine"].get(slot.affine))
             own = stats[slot.stats] if slot.stats else None
-            # Programs differ by form and target, and by which of their arguments are there.
-            key = (form, slot.target, own is None, total[0] is None, total[1] is None, teacher is None)
             weights = (state.params, state.affine[slot.affine])
-            result = run(
-                key,
-                functools.partial(self._gradient, form, slot.target),
-                *(weights, own, images, batch["label"], teacher, total, active),
-            )
+            arguments = (weights, own, images, batch["label"], teacher, total)
+            form = self.form_of(slot, subnet)
+            if slot.lasting and not form.masked and not is_ready(*self._call(form, slot, arguments, subnet)):
+                form = self._cover(subnet)
+            result = run(*self._call(form, slot, arguments, subnet))
             (totals["params"], totals["affine"][slot.affine]), own, soft, measured[slot.name] = result
             teacher = soft if teacher is None else teacher
             if slot.stats:
                 stats[slot.stats] = own
         return run("update", self._update, state, totals, stats, measured)
+
+    def _call(self, form: Form, slot: Slot, arguments: tuple[Any, ...], subnet: Any) -> tuple[Any, ...]:
+        """(key, how to make the program, its arguments) of one slot's gradient."""
+        _, own, _, _, teacher, total = arguments
+        # Programs differ by form and target, and by which of their arguments are there.
+        key = (form, slot.target, own is None, total[0] is None, total[1] is None, teacher is None)
+        active = np.asarray(subnet, np.int32) if form.masked else None
+        return key, functools.partial(self._gradient, form, slot.target), *arguments, active
 
     def _prepare(self) -> Callable[..., Any]:
         def prepare(key: jax.Array, step: jax.Array, images: jax.Array) -> jax.Array:

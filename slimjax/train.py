@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import math
 import sys
 from collections.abc import Mapping
 from typing import Any
 
 import jax
-import jax.numpy as jnp
-import numpy as np
 from etils import epath
 from ml_collections import ConfigDict
 
@@ -21,6 +20,7 @@ from slimjax.build import Experiment, build
 from slimjax.checkpoint import Checkpointer
 from slimjax.errors import RunError
 from slimjax.evaluate import FrontRow, evaluate
+from slimjax.feed import Feed
 from slimjax.metrics import MetricsWriter
 from slimjax.progress import Progress
 from slimjax.state import TrainState
@@ -41,19 +41,28 @@ def train(config: ConfigDict, directory: str, command: str = "") -> list[FrontRo
         if leads:
             claim(stack, directory, config)
         saver = stack.enter_context(Checkpointer(checkpoints(directory), keep=config.train.keep_checkpoints))
-        state, batches = start(experiment, saver)
+        state = start(experiment, saver)
         first = int(state.step)
         metrics = stack.enter_context(contextlib.closing(MetricsWriter(directory, enabled=leads)))
         metrics.truncate_after(first)
         if leads:
             print(plan.describe(experiment, first), file=sys.stderr, flush=True)
+        if first < experiment.steps:
+            memory = plan.compile_step(experiment, state, enabled=leads)
+            if leads:
+                print(memory, file=sys.stderr, flush=True)
+        feed = Feed(experiment.train_batches(first), functools.partial(sharding.put_batch, experiment.mesh))
+        stack.callback(feed.close)
+        before: Any = ()
         progress = stack.enter_context(Progress(experiment.steps, "train", start=first, enabled=leads))
         for step in range(first, experiment.steps):
             # 2. Which subnets, on which images?
             subnets = experiment.algorithm.propose(state.algorithm, step)
-            batch = sharding.put_batch(experiment.mesh, next(batches))
-            # 3. One update.
+            batch = next(feed)
+            # 3. One update. Two are in flight, no more: memory stays bounded, and waiting for data shows.
             state, measured = experiment.algorithm.step(state, batch, subnets)
+            jax.block_until_ready(before)
+            before = measured
             # 4. What does the algorithm learn from it?
             learnt = experiment.algorithm.observe(state.algorithm, measured)
             state = dataclasses.replace(state, algorithm=learnt)
@@ -61,43 +70,35 @@ def train(config: ConfigDict, directory: str, command: str = "") -> list[FrontRo
             done = step + 1
             values: dict[str, float] = {}
             if done % config.train.log_every == 0 or done == experiment.steps:
-                values = log(experiment, metrics, done, measured)
+                values = log(experiment, metrics, done, measured, feed.lap())
             progress.advance(1, **values)
             # 6. Keep.
             if done % config.train.checkpoint_every == 0 or done == experiment.steps:
-                saver.save(done, pack(experiment, state, batches.get_state()))
-        batches.close()
+                saver.save(done, {"state": state})
     return finish(experiment, state, directory, command)
 
 
-def start(experiment: Experiment, saver: Checkpointer) -> tuple[TrainState, Any]:
-    """The state to go on from (the newest checkpoint, else a fresh one) and the data stream at its place."""
+def start(experiment: Experiment, saver: Checkpointer) -> TrainState:
+    """The state to go on from: the newest checkpoint, else a fresh one. Its step tells the next batch."""
     restored = restore(experiment, saver)
-    if restored is None:
-        fresh = sharding.put_replicated(experiment.mesh, experiment.algorithm.init(experiment.config.seed))
-        return fresh, experiment.train_batches()
-    state, position = restored
-    return state, experiment.train_batches(position)
+    if restored is not None:
+        return restored
+    return sharding.put_replicated(experiment.mesh, experiment.algorithm.init(experiment.config.seed))
 
 
-def restore(experiment: Experiment, saver: Checkpointer) -> tuple[TrainState, int] | None:
-    """The newest checkpointed state and the next batch's number, placed on this run's devices."""
+def restore(experiment: Experiment, saver: Checkpointer) -> TrainState | None:
+    """The newest checkpointed state, placed on this run's devices."""
     like = jax.eval_shape(lambda: experiment.algorithm.init(experiment.config.seed))
-    tree = {"state": like, "data": {"next_step": jax.ShapeDtypeStruct((), jnp.int32)}}
-    restored = saver.restore(sharding.abstract(tree, sharding.replicated(experiment.mesh)))
-    if restored is None:
-        return None
-    return restored.tree["state"], int(restored.tree["data"]["next_step"])
-
-
-def pack(experiment: Experiment, state: TrainState, position: Mapping[str, int]) -> dict[str, Any]:
-    """What a checkpoint holds: the state, and where the data stream stands."""
-    numbers = {key: np.int32(value) for key, value in position.items()}
-    return {"state": state, "data": sharding.put_replicated(experiment.mesh, numbers)}
+    restored = saver.restore(sharding.abstract({"state": like}, sharding.replicated(experiment.mesh)))
+    return None if restored is None else restored.tree["state"]
 
 
 def log(
-    experiment: Experiment, metrics: MetricsWriter, done: int, measured: Mapping[str, jax.Array]
+    experiment: Experiment,
+    metrics: MetricsWriter,
+    done: int,
+    measured: Mapping[str, jax.Array],
+    pace: Mapping[str, float],
 ) -> dict[str, float]:
     """Writes one line of metrics; returns what the progress line shows.
 
@@ -106,7 +107,9 @@ def log(
     """
     values = {name: float(value) for name, value in sharding.fetch(dict(measured)).items()}
     values["learning_rate"] = float(experiment.schedule(done - 1))
-    metrics.write(done, values)
+    programs = experiment.algorithm.step.programs
+    counts = {"programs/live": len(programs), "programs/compiled": programs.compiles}
+    metrics.write(done, {**values, **pace, **counts})
     for name, value in values.items():
         if name.endswith(("loss", "grad_norm")) and not math.isfinite(value):
             raise RunError(

@@ -15,7 +15,7 @@ from slimjax import cli, cost_query, evaluate_run, sharding
 from slimjax.build import build
 from slimjax.checkpoint import Checkpointer
 from slimjax.errors import UserError
-from slimjax.train import checkpoints, claim, pack
+from slimjax.train import checkpoints, claim
 
 ROOT = Path(__file__).parent.parent
 DIGITS = str(ROOT / "configs/digits_resnet8_usnet.py")
@@ -300,7 +300,7 @@ def trained(tmp_path_factory):
         with contextlib.ExitStack() as stack:
             claim(stack, directory, experiment.config)
             saver = stack.enter_context(Checkpointer(checkpoints(directory)))
-            saver.save(1, pack(experiment, state, {"next_step": 1}))
+            saver.save(1, {"state": state})
         return directory
 
     return make

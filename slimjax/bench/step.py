@@ -26,6 +26,7 @@ from slimjax.build import Experiment, build, on_mesh
 from slimjax.engine import Slot
 from slimjax.errors import RunError, UserError
 from slimjax.profiling import tpu
+from slimjax.programs import peak_bytes
 from slimjax.step import ComposedStep
 from slimjax.widths import Subnet
 
@@ -96,7 +97,8 @@ class Arms:
         """What `FRESH` further proposals would compile, and what they cost over exact slices, in MACs."""
         algorithm = self.experiment.algorithm
         shapes = _abstract_arguments(self.experiment, algorithm.slots)
-        peak, warm = algorithm.step.peak_bytes(*shapes, self.proposals[0]), algorithm.step.programs.compiles
+        peak = peak_bytes(algorithm.step.compile(*shapes, self.proposals[0]), shapes)
+        warm = algorithm.step.programs.compiles
         fresh = [algorithm.propose({}, step) for step in range(DRAWS, DRAWS + FRESH)]
         for rows in fresh:
             algorithm.step.compile(*shapes, rows)
@@ -177,16 +179,7 @@ def estimate(config: ConfigDict, target: str) -> dict[str, Any]:
 def _abstract_arguments(experiment: Experiment, slots: Sequence[Slot]) -> tuple[Any, Any]:
     """(state, batch) of a step with such slots, as shapes with shardings on the experiment's mesh."""
     state = jax.eval_shape(lambda: experiment.engine.init(0, slots))
-    size = experiment.config.train.batch_size
-    batch = {
-        "image": jax.ShapeDtypeStruct((size, *experiment.net.image_shape), np.uint8),
-        "label": jax.ShapeDtypeStruct((size,), np.int32),
-    }
-    mesh = experiment.mesh
-    return (
-        sharding.abstract(state, sharding.replicated(mesh)),
-        sharding.abstract(batch, sharding.batch_sharded(mesh)),
-    )
+    return sharding.abstract(state, sharding.replicated(experiment.mesh)), experiment.abstract_batch()
 
 
 def _estimated_megacycles(experiment: Experiment, step: ComposedStep, proposals: Sequence[Subnet]) -> float:
