@@ -94,10 +94,13 @@ class Arms:
         return result
 
     def _fresh(self) -> dict[str, Any]:
-        """What `FRESH` further proposals would compile, and what they cost over exact slices, in MACs."""
+        """What `FRESH` further proposals would compile once the planned programs are there, and what they
+        cost over exact slices, in MACs."""
         algorithm = self.experiment.algorithm
         shapes = _abstract_arguments(self.experiment, algorithm.slots)
         peak = peak_bytes(algorithm.step.compile(*shapes, self.proposals[0]), shapes)
+        for planned in np.unique(algorithm.step.draws, axis=0):
+            algorithm.step.compile(*shapes, np.repeat(planned[None], len(self.proposals[0]), 0))
         warm = algorithm.step.programs.compiles
         fresh = [algorithm.propose({}, step) for step in range(DRAWS, DRAWS + FRESH)]
         for rows in fresh:
