@@ -42,6 +42,9 @@ class Programs:
     def __len__(self) -> int:
         return len(self._live)
 
+    def __contains__(self, key: Hashable) -> bool:
+        return key in self._live
+
     def run(self, key: Hashable, make: Callable[[], Any], *arguments: Any) -> Any:
         """Calls the program of `key`; if there is none yet, compiles the jitted function that `make` gives."""
         return self.get(key, make, *arguments)(*arguments)
@@ -55,9 +58,7 @@ class Programs:
         return self._live[key]
 
     def compile_behind(self, key: Hashable, make: Callable[[], Any], *arguments: Any) -> bool:
-        """Whether `get` would return at once. If not, another thread compiles, or begins to."""
-        if key in self._live:
-            return True
+        """Whether the program of `key`, which is not alive yet, has been compiled; another thread is at it."""
         if key not in self._behind:
             while len(self._behind) >= self._limit:  # nobody waits for the oldest any more
                 self._behind.pop(next(iter(self._behind))).cancel()

@@ -166,8 +166,9 @@ class ComposedStep:
 
     def _is_compiled(self, key: Hashable, make: Callable[[], Any], *arguments: Any) -> bool:
         """Whether a lasting subnet can run sliced now. All processes run the same programs, so all must agree."""
-        here = not self.engine.compile_behind or self.programs.compile_behind(key, make, *arguments)
-        return sharding.agree(here)
+        if key in self.programs or not self.engine.compile_behind:
+            return True
+        return sharding.agree(self.programs.compile_behind(key, make, *arguments))
 
     def _compose(
         self,
