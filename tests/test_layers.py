@@ -48,6 +48,8 @@ def named(name: str, **fields) -> Supernet:
 NETS = {
     "every_layer": every_layer,
     "resnet8": lambda: named("resnet8"),
+    "resnet18": lambda: named("resnet18", depth=10, channels=(4, 8, 8, 16)),
+    "resnet50": lambda: named("resnet50", depth=14, channels=(4, 4, 4, 8), tied_inner=False),
     "us_mobilenet_v1": lambda: named("us_mobilenet_v1", small_images=True, multiplier=0.5),
     "us_mobilenet_v2": lambda: named("us_mobilenet_v2", small_images=True),
 }

@@ -11,6 +11,7 @@ from typing import Any
 from flax import linen as nn
 
 from slimjax.errors import UserError
+from slimjax.models.imagenet_resnet import ResNet
 from slimjax.models.mobilenet_v1 import MobileNetV1
 from slimjax.models.mobilenet_v2 import MobileNetV2
 from slimjax.models.resnet import CifarResNet
@@ -55,6 +56,11 @@ def _resnet(depth: int, **fields: Any) -> Entry:
     return Entry(CifarResNet, fields, Rounding("truncate"), 0.25, (32, 32, 3), counts_pooling=False)
 
 
+def _imagenet_resnet(depth: int, min_width: float, counts_pooling: bool, **fields: Any) -> Entry:
+    fields, shape = {"depth": depth, **fields}, (224, 224, 3)
+    return Entry(ResNet, fields, Rounding("truncate"), min_width, shape, counts_pooling)
+
+
 def _mobilenet(module: type[nn.Module], min_width: float) -> Entry:
     return Entry(module, {}, Rounding("make_divisible", 8), min_width, (224, 224, 3), counts_pooling=True)
 
@@ -71,6 +77,10 @@ MODELS: Mapping[str, Entry] = MappingProxyType(
         "resnet32": _resnet(32),
         "resnet44": _resnet(44),
         "resnet56": _resnet(56),
+        # Joslim's, then the Slimmable Networks paper's: they differ in what their published costs include.
+        "resnet18": _imagenet_resnet(18, 0.42, counts_pooling=False),
+        "resnet50": _imagenet_resnet(50, 0.42, counts_pooling=False),
+        "s_resnet50": _imagenet_resnet(50, 0.25, counts_pooling=True),
     }
 )
 
