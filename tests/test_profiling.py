@@ -55,4 +55,5 @@ def test_step_is_estimated_for_a_tpu_that_is_not_there():
     answer = step.estimate(config, "tpu-v5e")
     assert answer["unit"] == "Mcycles"
     assert answer["compiles_after_warmup"] == 0
-    assert 0 < answer["slices"][1] < answer["full"] < answer["sandwich"]
+    # So small a network costs the same at any width: lanes of 128 channels are filled up.
+    assert 0 < min(answer["slices"]) < answer["sandwich"] < 1.2 * sum(answer["slices"])
