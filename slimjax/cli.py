@@ -20,6 +20,7 @@ from slimjax.errors import RunError, UserError
 if TYPE_CHECKING:  # importing it takes time that --help does not need
     from ml_collections import ConfigDict
 
+# Those of profiling.tpu, which takes seconds to import; a test holds them together.
 BENCH_TARGETS = ("cpu", "tpu-v4", "tpu-v5e", "tpu-v5p", "tpu-v6e")
 Verb = Callable[[argparse.Namespace, list[str]], None]
 

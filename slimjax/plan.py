@@ -9,6 +9,7 @@ from slimjax.feed import AHEAD
 from slimjax.programs import peak_bytes
 from slimjax.progress import Progress
 from slimjax.state import TrainState
+from slimjax.step import FIXED_PROGRAMS
 
 BACKWARD = 2
 """A backward pass costs about two forward passes (gradients of inputs and of kernels)."""
@@ -43,7 +44,8 @@ def compile_step(experiment: Experiment, state: TrainState, enabled: bool = True
     Training then uses these programs. Rungs that the next step does not need are compiled when first used.
     """
     algorithm, batch = experiment.algorithm, experiment.abstract_batch()
-    subnets, count = algorithm.propose(state.algorithm, int(state.step)), len(algorithm.slots) + 2
+    subnets = algorithm.propose(state.algorithm, int(state.step))
+    count = len(algorithm.slots) + FIXED_PROGRAMS
     with Progress(count, "compile", unit="program", enabled=enabled) as progress:
         programs = algorithm.step.compile(state, batch, subnets, progress.advance)
     waiting = [experiment.abstract_batch() for _ in range(AHEAD)]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -43,7 +43,12 @@ def make_mesh(devices: int | None = None) -> Mesh:
     count = len(available) if devices is None else devices
     if not 1 <= count <= len(available):
         raise UserError(f"devices: expected 1 to {len(available)} (what JAX sees here), got {count}.")
-    return Mesh(np.array(available[:count]), (DATA,), axis_types=(AxisType.Auto,))
+    return mesh_over(available[:count])
+
+
+def mesh_over(devices: Sequence[Any]) -> Mesh:
+    """A one-axis mesh over these devices; they may be described only, to compile for."""
+    return Mesh(np.array(devices), (DATA,), axis_types=(AxisType.Auto,))
 
 
 def replicated(mesh: Mesh) -> NamedSharding:

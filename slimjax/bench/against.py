@@ -15,8 +15,6 @@ from slimjax.errors import RunError, UserError
 from slimjax.models.resnet import CifarResNet
 from slimjax.widths import Subnet
 
-SIDES = ("torch", "torch.compile")
-
 
 @contextlib.contextmanager
 def torch_side(

@@ -17,7 +17,6 @@ from typing import Any
 
 import jax
 import numpy as np
-from jax.sharding import AxisType, Mesh
 from ml_collections import ConfigDict
 
 from slimjax import sharding
@@ -163,8 +162,8 @@ def estimate(config: ConfigDict, target: str) -> dict[str, Any]:
     """
     if config.train.micro_batches != 1:
         raise UserError("--target: estimates count a loop once; set train.micro_batches=1.")
-    mesh = Mesh(np.array(tpu.compile_only_devices(target)[:1]), (sharding.DATA,), axis_types=(AxisType.Auto,))
-    experiment = on_mesh(build(config), mesh)
+    chip = tpu.compile_only_devices(target)[0]
+    experiment = on_mesh(build(config), sharding.mesh_over([chip]))
     arms = Arms.of(experiment)
     nothing = arms.proposals[0][:0]
     steps = {subnet: (arms.alone(subnet), [nothing]) for subnet in arms.subnets()}
@@ -175,7 +174,7 @@ def estimate(config: ConfigDict, target: str) -> dict[str, Any]:
             costs = dict(zip(jobs, found, strict=True))
     except jax.errors.JaxRuntimeError as error:
         raise RunError(f"{target}: {str(error).splitlines()[0]} Try a smaller train.batch_size.") from error
-    device = f"1 x {mesh.devices.flat[0].device_kind}, compiler estimate"
+    device = f"1 x {chip.device_kind}, compiler estimate"
     return arms.answer(costs, costs["sandwich"], unit="Mcycles", device=device)
 
 

@@ -13,7 +13,7 @@ import functools
 import math
 import os
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 
 import grain
 import numpy as np
@@ -67,18 +67,10 @@ class TrainBatches(Iterator[Batch]):
         # Batches that are being made at the same time share an epoch, or two.
         self._order = functools.lru_cache(maxsize=2)(functools.partial(_epoch_order, seed, len(source)))
         self._iterator = _iterate(self._batch, sys.maxsize, num_threads, prefetch)
-        self.set_state({"next_step": start_step})
+        self._iterator.set_state({"next_index": start_step})
 
     def __next__(self) -> Batch:
         return next(self._iterator)
-
-    def get_state(self) -> dict[str, int]:
-        """Returns all there is to save; it holds for any number of processes."""
-        return {"next_step": self._iterator.get_state()["next_index"]}
-
-    def set_state(self, state: Mapping[str, int]) -> None:
-        """Makes batch `next_step` the next one."""
-        self._iterator.set_state({"next_index": int(state["next_step"])})
 
     def close(self) -> None:
         """Stops the prefetching threads; no batch can be taken afterwards."""

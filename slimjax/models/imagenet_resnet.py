@@ -15,6 +15,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from slimjax.layers import BatchNorm, Conv, FeatureMap, PoolingHead
+from slimjax.models.resnet import Block
 from slimjax.widths import Group, Widths
 
 BASIC = {10: (1, 1, 1, 1), 18: (2, 2, 2, 2), 34: (3, 4, 6, 3)}
@@ -23,40 +24,6 @@ BOTTLENECK = {14: (1, 1, 1, 1), 26: (2, 2, 2, 2), 50: (3, 4, 6, 3), 101: (3, 4, 
 
 EXPANSION = 4
 """A bottleneck's output over its inner width."""
-
-
-class Block(nn.Module):
-    """conv-norm-relu for each inner group, conv-norm, added to the shortcut, relu.
-
-    Args:
-      inner: one group: a basic block of two 3x3 convolutions. Two: a bottleneck of 1x1, 3x3 and 1x1.
-      outer: the stage's residual stream. Where the input is of another group, the shortcut is a 1x1 convolution.
-    """
-
-    inner: tuple[Group, ...]
-    outer: Group
-    stride: int
-    norm: Callable[..., nn.Module]
-    dtype: Any
-
-    @nn.compact
-    def __call__(self, x: FeatureMap, train: bool) -> FeatureMap:
-        kernels = (3, 3) if len(self.inner) == 1 else (1, 3, 1)
-        strided = kernels.index(3)
-        y = x
-        for i, (group, kernel) in enumerate(zip((*self.inner, self.outer), kernels, strict=True)):
-            if i:
-                y = y.map(jax.nn.relu)
-            y = self._conv(y, group, kernel, self.stride if i == strided else 1, f"conv{i + 1}", train)
-        if x.group != self.outer:
-            x = self._conv(x, self.outer, 1, self.stride, "shortcut", train)
-        return (y + x).map(jax.nn.relu)
-
-    def _conv(
-        self, x: FeatureMap, group: Group, kernel: int, stride: int, name: str, train: bool
-    ) -> FeatureMap:
-        x = Conv(group, kernel, stride, dtype=self.dtype, name=name)(x)
-        return self.norm(name=f"{name}_norm")(x, train)
 
 
 class ResNet(nn.Module):
@@ -90,7 +57,7 @@ class ResNet(nn.Module):
                 inner = self._inner(f"{stage.name}/block{block}", channels, bottleneck)
                 stride = 2 if block == 1 and stage != stages[0] else 1
                 name = f"{stage.name}_block{block}"
-                x = Block(inner, stage, stride, self.norm, self.dtype, name=name)(x, train)
+                x = Block(inner, stage, stride, True, self.norm, self.dtype, name=name)(x, train)
         return PoolingHead(self.num_classes, self.dtype, name="head")(x)
 
     def _inner(self, name: str, channels: int, bottleneck: bool) -> tuple[Group, ...]:

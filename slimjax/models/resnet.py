@@ -17,23 +17,43 @@ from slimjax.layers import BatchNorm, Conv, FeatureMap, PoolingHead, pad_shortcu
 from slimjax.widths import Group, Widths
 
 
-class BasicBlock(nn.Module):
-    """conv-norm-relu-conv-norm, added to a parameter-free (option A) shortcut, relu."""
+class Block(nn.Module):
+    """conv-norm-relu for each inner group, conv-norm, added to the shortcut, relu.
 
-    inner: Group
+    Args:
+      inner: one group: a basic block of two 3x3 convolutions. Two: a bottleneck of 1x1, 3x3 and 1x1.
+      outer: the stage's residual stream.
+      projects: where the input is of another group, the shortcut is a 1x1 convolution with a norm; else it
+        has no parameters (He et al.'s option A).
+    """
+
+    inner: tuple[Group, ...]
     outer: Group
     stride: int
+    projects: bool
     norm: Callable[..., nn.Module]
     dtype: Any
 
     @nn.compact
     def __call__(self, x: FeatureMap, train: bool) -> FeatureMap:
-        y = Conv(self.inner, stride=self.stride, dtype=self.dtype, name="conv1")(x)
-        y = self.norm(name="norm1")(y, train).map(jax.nn.relu)
-        y = Conv(self.outer, dtype=self.dtype, name="conv2")(y)
-        y = self.norm(name="norm2")(y, train)
-        shortcut = x if x.group == self.outer else pad_shortcut(x, self.outer, self.stride)
-        return (y + shortcut).map(jax.nn.relu)
+        kernels = (3, 3) if len(self.inner) == 1 else (1, 3, 1)
+        strided = kernels.index(3)
+        y = x
+        for i, (group, kernel) in enumerate(zip((*self.inner, self.outer), kernels, strict=True)):
+            if i:
+                y = y.map(jax.nn.relu)
+            stride = self.stride if i == strided else 1
+            y = Conv(group, kernel, stride, dtype=self.dtype, name=f"conv{i + 1}")(y)
+            y = self.norm(name=f"norm{i + 1}")(y, train)
+        return (y + self._shortcut(x, train)).map(jax.nn.relu)
+
+    def _shortcut(self, x: FeatureMap, train: bool) -> FeatureMap:
+        if x.group == self.outer:
+            return x
+        if not self.projects:
+            return pad_shortcut(x, self.outer, self.stride)
+        x = Conv(self.outer, 1, self.stride, dtype=self.dtype, name="shortcut")(x)
+        return self.norm(name="shortcut_norm")(x, train)
 
 
 class CifarResNet(nn.Module):
@@ -67,5 +87,5 @@ class CifarResNet(nn.Module):
                 name = f"{stage.name}_block{block}"
                 inner = Group(f"{stage.name}/block{block}", stage.channels)
                 stride = 2 if block == 1 and stage != stages[0] else 1
-                x = BasicBlock(inner, stage, stride, self.norm, self.dtype, name=name)(x, train)
+                x = Block((inner,), stage, stride, False, self.norm, self.dtype, name=name)(x, train)
         return PoolingHead(self.num_classes, self.dtype, name="head")(x)
