@@ -17,7 +17,7 @@ from flax import linen as nn
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from slimjax import models, optimizers, sharding
+from slimjax import costs, models, optimizers, sharding
 from slimjax.algorithms import ALGORITHMS, Algorithm
 from slimjax.config import validate
 from slimjax.data import augment, images, pipeline, sources
@@ -165,7 +165,7 @@ def make_supernet(
         image_shape,
         rounding or entry.rounding,
         min_width or entry.min_width,
-        entry.counts_pooling,
+        costs.CONVENTIONS[entry.convention],
     )
 
 

@@ -22,6 +22,8 @@ if TYPE_CHECKING:  # importing it takes time that --help does not need
 
 # Those of profiling.tpu, which takes seconds to import; a test holds them together.
 BENCH_TARGETS = ("cpu", "tpu-v4", "tpu-v5e", "tpu-v5p", "tpu-v6e")
+# Those of costs, likewise.
+CONVENTIONS = ("plain", "slimmable", "joslim", "tfnas")
 Verb = Callable[[argparse.Namespace, list[str]], None]
 
 
@@ -79,7 +81,7 @@ def run_evaluate(arguments: argparse.Namespace, rest: list[str]) -> None:
 
 
 def run_cost(arguments: argparse.Namespace, rest: list[str]) -> None:
-    """Count MACs and parameters of a network at a width."""
+    """Count MACs, parameters and peak memory of a network at a width."""
     from slimjax import cost_query
 
     _no_more(rest)
@@ -91,6 +93,8 @@ def run_cost(arguments: argparse.Namespace, rest: list[str]) -> None:
         multiplier=arguments.multiplier,
         num_classes=arguments.num_classes,
         image_size=arguments.image_size,
+        batch=arguments.batch,
+        convention=arguments.convention,
     )
     if arguments.json:
         print(json.dumps(answer))
@@ -175,6 +179,14 @@ def _define_cost(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--multiplier", type=float, help="of all channels, for example 2 for ResNet-20 2x")
     parser.add_argument("--num-classes", "--num_classes", type=int)
     parser.add_argument("--image-size", "--image_size", type=int, help="pixels of a side")
+    parser.add_argument(
+        "--batch", type=int, default=1, help="images that the peak memory is for (default: 1)"
+    )
+    parser.add_argument(
+        "--convention",
+        choices=CONVENTIONS,
+        help="what counts as a MAC (default: as the model's paper has it)",
+    )
 
 
 VERBS: Mapping[str, tuple[Verb, Callable[[argparse.ArgumentParser], None]]] = MappingProxyType(

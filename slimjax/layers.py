@@ -17,7 +17,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -57,7 +57,7 @@ class FeatureMap:
         return self.with_value(mask_axis(function(self.value), self.width_of(self.group), -1))
 
     def with_value(self, value: jax.Array, group: Group | None = None) -> FeatureMap:
-        return FeatureMap(value, group or self.group, self.widths)
+        return dataclasses.replace(self, value=value, group=group or self.group)
 
     def __add__(self, other: FeatureMap) -> FeatureMap:
         return self.with_value(self.value + self._tied(other, "add").value)
@@ -85,18 +85,32 @@ def mask_axis(value: jax.Array, width: Width, axis: int) -> jax.Array:
     return jnp.where(mask.reshape(shape), value, jnp.zeros((), value.dtype))
 
 
-def pad_shortcut(x: FeatureMap, group: Group, stride: int = 1) -> FeatureMap:
+class Layer(nn.Module):
+    """Base of what a forward pass is written down as (`records.trace`): feature maps in, one feature map out.
+
+    `in_place`: elementwise, so the result can take the storage of the first argument.
+    """
+
+    in_place: ClassVar[bool] = False
+
+
+class PadShortcut(Layer):
     """Parameter-free shortcut into another group: subsample, then zero-pad (or drop) trailing channels.
 
     Paper: He et al. 2016, option A. Differs: the zeros all come last, so that subnets stay leading slices.
     """
-    width = x.width_of(group)
-    value = x.value[:, ::stride, ::stride, : width.size]
-    value = jnp.pad(value, [(0, 0)] * 3 + [(0, width.size - value.shape[-1])])
-    return x.with_value(mask_axis(value, width, -1), group)
+
+    group: Group
+    stride: int = 1
+
+    def __call__(self, x: FeatureMap) -> FeatureMap:
+        width = x.width_of(self.group)
+        value = x.value[:, :: self.stride, :: self.stride, : width.size]
+        value = jnp.pad(value, [(0, 0)] * 3 + [(0, width.size - value.shape[-1])])
+        return x.with_value(mask_axis(value, width, -1), self.group)
 
 
-class SlimLayer(nn.Module):
+class SlimLayer(Layer):
     """Base of the layers that own arrays: declare at full size, use at the size of the subnet."""
 
     def declare(
@@ -232,6 +246,8 @@ class BatchNorm(SlimLayer):
       ValueError: statistics are to be collected outside training, or are missing outside training.
     """
 
+    in_place: ClassVar[bool] = True
+
     epsilon: float = 1e-5
     sync: bool = True
     unbiased: bool = False
@@ -294,7 +310,7 @@ class BatchNorm(SlimLayer):
         return mean, self.declare("var", ones, (x.group,), "batch_stats")
 
 
-class GlobalPool(nn.Module):
+class GlobalPool(Layer):
     """Mean over height and width, in float32 at least: [B, H, W, C] to [B, C]."""
 
     @nn.compact

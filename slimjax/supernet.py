@@ -20,14 +20,14 @@ class Supernet:
     """A model built from `slimjax.layers`, its image shape [H, W, C], and how widths become channels.
 
     Args:
-      counts_pooling: whether `macs` includes average pooling (see `costs.macs`).
+      convention: what `macs` counts.
     """
 
     model: nn.Module
     image_shape: tuple[int, int, int]
     rounding: Rounding
     min_width: float
-    counts_pooling: bool = True
+    convention: costs.Convention = costs.CONVENTIONS["slimmable"]
 
     @functools.cached_property
     def records(self) -> records.Records:
@@ -43,13 +43,20 @@ class Supernet:
         image = jax.ShapeDtypeStruct((2, *self.image_shape), jnp.float32)
         return jax.eval_shape(lambda key, x: self.model.init(key, x, train=True), jax.random.key(0), image)
 
-    def macs(self, subnets: Subnet) -> costs.Counts:
-        """Multiply-accumulates per image of subnets [..., G]."""
-        return costs.macs(self.records, self.space, subnets, pooling=self.counts_pooling)
+    @functools.cached_property
+    def macs(self) -> costs.Quadratic:
+        """Multiply-accumulates per image, a function of subnets [..., G]."""
+        return costs.macs(self.records, self.space, self.convention)
 
-    def params(self, subnets: Subnet) -> costs.Counts:
-        """Active parameters of subnets [..., G]."""
-        return costs.params(self.records, self.space, subnets)
+    @functools.cached_property
+    def params(self) -> costs.Quadratic:
+        """Active parameters, a function of subnets [..., G]."""
+        return costs.params(self.records, self.space)
+
+    @functools.cached_property
+    def peak_memory(self) -> costs.PeakMemory:
+        """Bytes of inference at its fullest moment, a function of subnets [..., G] and the batch size."""
+        return costs.peak_memory(self.records, self.space)
 
     def cut(self, variables: Mapping[str, Any], subnet: Subnet) -> dict[str, Any]:
         """The dense network's variables (see `slicing.cut`)."""

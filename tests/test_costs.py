@@ -2,12 +2,17 @@
 
 import functools
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import linen as nn
 
-from slimjax import costs, models
+from slimjax import cli, costs, models
 from slimjax.build import make_supernet
+from slimjax.layers import Conv, FeatureMap
 from slimjax.supernet import Supernet
+from slimjax.widths import Group, Rounding
 
 # (network, its options, width, MACs, parameters of convolutions and dense layers, gammas and betas)
 PUBLISHED = [
@@ -129,7 +134,7 @@ def test_network_costs_what_was_published(row):
     name, options, width, macs, layers, norms = row
     net = supernet(name, **options)
     subnet = net.space.uniform(width)
-    without_norms = costs.params(net.records, net.space, subnet, norms=False)
+    without_norms = costs.params(net.records, net.space, norms=False)(subnet)
     counted = (net.macs(subnet), without_norms, net.params(subnet))
     assert counted == (macs, layers, layers + norms)
 
@@ -145,3 +150,88 @@ def test_costs_of_many_subnets_are_those_of_each():
     net = supernet("resnet20", num_classes=10)
     subnets = [net.space.uniform(width) for width in (0.25, 0.5, 1.0)]
     assert net.macs(np.stack(subnets)).tolist() == [net.macs(subnet) for subnet in subnets]
+
+
+def test_conventions_add_up_to_joslims_count_of_mobilenet_v2():
+    """The published 299,494,272 leaves out the pooling (7 x 7 x 1,280) and the classifier (1,280,000)."""
+    net = supernet("us_mobilenet_v2")
+    counts = {
+        name: int(costs.macs(net.records, net.space, convention)(net.space.largest))
+        for name, convention in costs.CONVENTIONS.items()
+    }
+    assert counts["joslim"] == 299_494_272
+    assert counts["plain"] - counts["joslim"] == 1_280_000
+    assert counts["slimmable"] - counts["plain"] == 7 * 7 * 1280
+    assert counts["tfnas"] - counts["slimmable"] == 1000  # the classifier's biases
+
+
+@functools.cache
+def small_resnet() -> Supernet:
+    """ResNet-8 for images of 8 x 8: one basic block in each of three stages."""
+    return make_supernet(models.lookup("resnet8"), models.lookup("resnet8").build(num_classes=5), (8, 8, 3))
+
+
+def test_peak_memory_counts_shortcuts_and_weights():
+    net = small_resnet()
+    subnet = net.space.from_channels({"stage1": 7, "stage1/block1": 16})
+    # Stage 1 at 8 x 8: while its first convolution runs, the stream and the inner map are alive; while
+    # its second runs, the stream (for the shortcut), the inner map and the result.
+    live = 8 * 8 * (7 + 16 + 7)
+    expected = int(net.params(subnet)) + 10 * live
+    assert net.peak_memory(subnet, batch=10, itemsize=2) == 2 * expected
+
+
+def test_peak_memory_moves_to_where_the_network_is_wide():
+    net = small_resnet()
+    narrow = {"stage1": 4, "stage1/block1": 4, "stage2": 32, "stage2/block1": 32}
+    subnet = net.space.from_channels(narrow)
+    # Stage 2 at 4 x 4: while the padded shortcut is made, the stream before it (8 x 8), the block's result and it.
+    live = 8 * 8 * 4 + 4 * 4 * (32 + 32)
+    assert net.peak_memory(subnet, batch=1000) == 4 * (int(net.params(subnet)) + 1000 * live)
+
+
+def test_an_activation_that_is_needed_again_is_not_overwritten():
+    class Kept(nn.Module):
+        @nn.compact
+        def __call__(self, images, widths=None, train=False):
+            x = Conv(Group("a", 6), 1, name="stem")(FeatureMap.of(images, widths))
+            return x.map(jax.nn.relu) + x.map(jax.nn.tanh) if self.keep else x.map(jax.nn.relu)
+
+        keep: bool = True
+
+    count = lambda keep: Supernet(Kept(keep=keep), (4, 4, 1), Rounding("truncate"), 0.5).peak_memory  # noqa: E731
+    kept, overwritten = ((costs(np.array([6])) - 4 * 6) / 4 / 16 for costs in (count(True), count(False)))
+    assert (kept, overwritten) == (12, 7)  # two maps of 6 channels; one, and the image
+
+
+def test_a_million_subnets_cost_what_each_of_them_costs():
+    net = supernet("resnet20", num_classes=10)
+    generator = np.random.default_rng(0)
+    subnets = generator.integers(net.space.smallest, net.space.largest + 1, (100_000, 12), dtype=np.int32)
+    for cost in (net.macs, net.params, net.peak_memory):
+        assert [int(cost(subnets[i])) for i in (0, 50_000, -1)] == cost(subnets)[[0, 50_000, -1]].tolist()
+
+
+@pytest.mark.parametrize("cost", ["macs", "params", "peak_memory"])
+def test_costs_inside_jit_are_those_of_the_host(cost):
+    net = supernet("us_mobilenet_v2")
+    subnets = np.stack([net.space.uniform(w) for w in (0.35, 0.6, 1.0)])
+    function = getattr(net, cost)
+    np.testing.assert_allclose(jax.jit(function)(jnp.asarray(subnets)), function(subnets), rtol=1e-6)
+
+
+@pytest.mark.parametrize("cost", ["macs", "params", "peak_memory"])
+def test_costs_are_differentiable_in_the_channels(cost):
+    net = supernet("resnet20", num_classes=10)
+    function, subnet = getattr(net, cost), net.space.uniform(0.5)
+    subnet[1] += 2  # the first block alone is now the fullest
+    gradient = jax.grad(jax.jit(function))(jnp.asarray(subnet, jnp.float32))
+    steps = np.eye(len(subnet), dtype=np.int64)
+    # Central differences are exact for quadratics, and the fullest moment is the same for a channel more or less.
+    exact = (function(subnet + steps) - function(subnet - steps)) / 2
+    np.testing.assert_allclose(gradient, exact, rtol=1e-5)
+    assert np.all(exact[:4] > 0)
+
+
+def test_command_line_knows_the_conventions():
+    assert set(cli.CONVENTIONS) == set(costs.CONVENTIONS)

@@ -30,7 +30,9 @@ class EveryLayer(nn.Module):
         x = BatchNorm(name="norm1")(x, train).map(jax.nn.sigmoid)  # does not map 0 to 0
         y = DepthwiseConv(dtype=self.dtype, name="depthwise")(x).map(jnp.cos)
         y = SqueezeExcite(Group("squeeze", 4), dtype=self.dtype, name="se")(BatchNorm(name="norm2")(y, train))
-        x = layers.pad_shortcut(x + y, b, 2) + Conv(b, stride=2, dtype=self.dtype, name="down")(x)
+        x = layers.PadShortcut(b, 2, name="shortcut")(x + y) + Conv(
+            b, stride=2, dtype=self.dtype, name="down"
+        )(x)
         x = GlobalPool(name="pool")(BatchNorm(name="norm3")(x, train).map(jax.nn.relu))
         return Dense(Group("logits", 5, fixed=True), dtype=self.dtype, name="head")(x).value
 

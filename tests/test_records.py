@@ -75,8 +75,10 @@ def test_costs_are_vectorised_over_subnets():
 
 def test_pooling_adds_one_mac_per_input_element():
     net = NETS["resnet8"]()
-    without = costs.macs(net.records, net.space, net.space.largest, pooling=False)
-    assert costs.macs(net.records, net.space, net.space.largest, pooling=True) - without == 2 * 2 * 64
+    without, with_pooling = (
+        costs.macs(net.records, net.space, costs.CONVENTIONS[name]) for name in ("plain", "slimmable")
+    )
+    assert with_pooling(net.space.largest) - without(net.space.largest) == 2 * 2 * 64
 
 
 def test_truncation_gives_the_published_dimensions_of_the_space():

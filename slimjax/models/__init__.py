@@ -27,7 +27,7 @@ class Entry:
       fields: arguments that the name fixes.
       rounding, min_width: defaults of its width space.
       image_shape: [H, W, C] that its published costs refer to.
-      counts_pooling: whether those costs include average pooling.
+      convention: what those costs count, a key of `costs.CONVENTIONS`.
     """
 
     module: type[nn.Module]
@@ -35,7 +35,7 @@ class Entry:
     rounding: Rounding
     min_width: float
     image_shape: tuple[int, int, int]
-    counts_pooling: bool
+    convention: str = "plain"
 
     @property
     def defaults(self) -> dict[str, Any]:
@@ -53,16 +53,16 @@ class Entry:
 
 def _resnet(depth: int, **fields: Any) -> Entry:
     fields = {"depth": depth, **fields}
-    return Entry(CifarResNet, fields, Rounding("truncate"), 0.25, (32, 32, 3), counts_pooling=False)
+    return Entry(CifarResNet, fields, Rounding("truncate"), 0.25, (32, 32, 3))
 
 
-def _imagenet_resnet(depth: int, min_width: float, counts_pooling: bool, **fields: Any) -> Entry:
+def _imagenet_resnet(depth: int, min_width: float, convention: str, **fields: Any) -> Entry:
     fields, shape = {"depth": depth, **fields}, (224, 224, 3)
-    return Entry(ResNet, fields, Rounding("truncate"), min_width, shape, counts_pooling)
+    return Entry(ResNet, fields, Rounding("truncate"), min_width, shape, convention)
 
 
 def _mobilenet(module: type[nn.Module], min_width: float) -> Entry:
-    return Entry(module, {}, Rounding("make_divisible", 8), min_width, (224, 224, 3), counts_pooling=True)
+    return Entry(module, {}, Rounding("make_divisible", 8), min_width, (224, 224, 3), "slimmable")
 
 
 MODELS: Mapping[str, Entry] = MappingProxyType(
@@ -78,9 +78,9 @@ MODELS: Mapping[str, Entry] = MappingProxyType(
         "resnet44": _resnet(44),
         "resnet56": _resnet(56),
         # Joslim's, then the Slimmable Networks paper's: they differ in what their published costs include.
-        "resnet18": _imagenet_resnet(18, 0.42, counts_pooling=False),
-        "resnet50": _imagenet_resnet(50, 0.42, counts_pooling=False),
-        "s_resnet50": _imagenet_resnet(50, 0.25, counts_pooling=True),
+        "resnet18": _imagenet_resnet(18, 0.42, "plain"),
+        "resnet50": _imagenet_resnet(50, 0.42, "plain"),
+        "s_resnet50": _imagenet_resnet(50, 0.25, "slimmable"),
     }
 )
 

@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from slimjax.layers import BatchNorm, Conv, FeatureMap, PoolingHead, pad_shortcut
+from slimjax.layers import BatchNorm, Conv, FeatureMap, PadShortcut, PoolingHead
 from slimjax.widths import Group, Widths
 
 
@@ -51,7 +51,7 @@ class Block(nn.Module):
         if x.group == self.outer:
             return x
         if not self.projects:
-            return pad_shortcut(x, self.outer, self.stride)
+            return PadShortcut(self.outer, self.stride, name="shortcut")(x)
         x = Conv(self.outer, 1, self.stride, dtype=self.dtype, name="shortcut")(x)
         return self.norm(name="shortcut_norm")(x, train)
 
