@@ -13,11 +13,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from flax import linen as nn
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from slimjax import costs, models, optimizers, sharding
+from slimjax import models, optimizers, sharding
 from slimjax.algorithms import ALGORITHMS, Algorithm
 from slimjax.config import validate
 from slimjax.data import augment, images, pipeline, sources
@@ -25,7 +24,7 @@ from slimjax.data.dataset import Dataset, DatasetInfo
 from slimjax.engine import Engine
 from slimjax.errors import UserError
 from slimjax.layers import BatchNorm
-from slimjax.supernet import Supernet
+from slimjax.supernet import Supernet, make_supernet
 from slimjax.widths import Rounding, Subnet, width_name
 
 Rows = dict[str, np.ndarray]
@@ -150,23 +149,6 @@ def build_net(config: ConfigDict, image_shape: tuple[int, int, int], num_classes
     )
     rounding = Rounding(wanted.rounding or entry.rounding.policy, wanted.divisor or entry.rounding.divisor)
     return make_supernet(entry, model, image_shape, rounding, wanted.min_width)
-
-
-def make_supernet(
-    entry: models.Entry,
-    model: nn.Module,
-    image_shape: tuple[int, int, int],
-    rounding: Rounding | None = None,
-    min_width: float | None = None,
-) -> Supernet:
-    """A supernet with the conventions of a model's entry, where they are not overridden."""
-    return Supernet(
-        model,
-        image_shape,
-        rounding or entry.rounding,
-        min_width or entry.min_width,
-        costs.CONVENTIONS[entry.convention],
-    )
 
 
 def build_schedule(config: ConfigDict, steps: int, steps_per_epoch: float) -> optax.Schedule:

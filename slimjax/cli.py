@@ -87,25 +87,40 @@ def run_cost(arguments: argparse.Namespace, rest: list[str]) -> None:
     _no_more(rest)
     subnet = None if arguments.subnet is None else _parse_json("--subnet", arguments.subnet)
     answer = cost_query.run(
-        arguments.model,
         width=arguments.width,
         subnet=subnet,
-        multiplier=arguments.multiplier,
-        num_classes=arguments.num_classes,
-        image_size=arguments.image_size,
         batch=arguments.batch,
+        table=arguments.table,
+        monotone=arguments.monotone,
         convention=arguments.convention,
+        **_network(arguments),
     )
-    if arguments.json:
-        print(json.dumps(answer))
-    else:
-        print(_lines(answer))
+    _print_answer(arguments, answer)
+
+
+def run_profile(arguments: argparse.Namespace, rest: list[str]) -> None:
+    """Build a table of a network's latency over channels, for a device that is here or for a TPU that is not."""
+    from slimjax import latency
+    from slimjax.profiling import profile
+
+    _no_more(rest)
+    network = {**_network(arguments), "dtype": arguments.dtype, "min_width": arguments.min_width}
+    settings = profile.Settings(
+        network, arguments.target, arguments.batch, arguments.repeats, **_sweep(arguments)
+    )
+    table = profile.run(settings, arguments.points)
+    table = latency.monotone(table) if arguments.monotone else table
+    table.save(arguments.out)
+    _print_answer(arguments, {"out": arguments.out, **table.summary()})
 
 
 def run_bench(arguments: argparse.Namespace, rest: list[str]) -> None:
     """Measure what README claims. `claims`: the papers' claims on small real data; `step`: what a step costs."""
     if arguments.what == "step":
         _bench_step(arguments, rest)
+        return
+    if arguments.what == "table":
+        _bench_table(arguments, rest)
         return
     from slimjax.bench import claims
 
@@ -122,8 +137,18 @@ def _bench_step(arguments: argparse.Namespace, rest: list[str]) -> None:
     if arguments.repeats < 1:
         raise UserError(f"--repeats: expected 1 or more, got {arguments.repeats}.")
     config = _load_config(arguments.config, rest)
-    answer = _on_target(arguments, config)
-    print(json.dumps(answer) if arguments.json else _lines(answer), flush=True)
+    _print_answer(arguments, _on_target(arguments, config))
+
+
+def _bench_table(arguments: argparse.Namespace, rest: list[str]) -> None:
+    from slimjax.bench import table
+
+    _no_more(rest)
+    if arguments.table is None:
+        raise UserError("bench table: expected --table FILE (slimjax profile makes one).")
+    _print_answer(
+        arguments, table.run(arguments.table, arguments.subnets, arguments.seed, **_sweep(arguments))
+    )
 
 
 def _on_target(arguments: argparse.Namespace, config: ConfigDict) -> dict[str, Any]:
@@ -145,7 +170,7 @@ def _on_target(arguments: argparse.Namespace, config: ConfigDict) -> dict[str, A
 
 
 def _define_bench(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("what", choices=["claims", "step"])
+    parser.add_argument("what", choices=["claims", "step", "table"])
     parser.add_argument("--only", help="algorithms whose claims to decide, such as snet,usnet (default: all)")
     parser.add_argument("--config", help="for step: a config file, with --config.key=value overrides")
     parser.add_argument("--repeats", type=int, default=20, help="for step: timed repetitions (default: 20)")
@@ -157,6 +182,10 @@ def _define_bench(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--workdir", type=_directory, default="runs/claims", help="keeps measurements; a later call goes on"
     )
+    parser.add_argument("--table", help="for table: a latency table")
+    parser.add_argument("--subnets", type=int, default=40, help="for table: random subnets (default: 40)")
+    parser.add_argument("--seed", type=int, default=0, help="for table: of the random subnets (default: 0)")
+    _define_sweep(parser)
 
 
 def _define_train(parser: argparse.ArgumentParser) -> None:
@@ -173,12 +202,13 @@ def _define_evaluate(parser: argparse.ArgumentParser) -> None:
 
 
 def _define_cost(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--model", required=True)
+    _define_network(parser)
     parser.add_argument("--width", type=float, help="uniform width multiplier (default: 1)")
     parser.add_argument("--subnet", help="channels by group, such as '{\"stage1\": 8}'; others stay full")
-    parser.add_argument("--multiplier", type=float, help="of all channels, for example 2 for ResNet-20 2x")
-    parser.add_argument("--num-classes", "--num_classes", type=int)
-    parser.add_argument("--image-size", "--image_size", type=int, help="pixels of a side")
+    parser.add_argument("--table", help="a latency table: answer milliseconds too")
+    parser.add_argument(
+        "--monotone", action="store_true", help="repair the table: no latency falls when channels rise"
+    )
     parser.add_argument(
         "--batch", type=int, default=1, help="images that the peak memory is for (default: 1)"
     )
@@ -189,11 +219,64 @@ def _define_cost(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def _define_network(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--model", required=True)
+    parser.add_argument("--multiplier", type=float, help="of all channels, for example 2 for ResNet-20 2x")
+    parser.add_argument("--num-classes", "--num_classes", type=int)
+    parser.add_argument("--image-size", "--image_size", type=int, help="pixels of a side")
+
+
+def _network(arguments: argparse.Namespace) -> dict[str, Any]:
+    """What `_define_network` defines, as arguments of `supernet.named`."""
+    given = {key: getattr(arguments, key) for key in ("multiplier", "num_classes", "image_size")}
+    return {"name": arguments.model} | {key: value for key, value in given.items() if value is not None}
+
+
+def _define_profile(parser: argparse.ArgumentParser) -> None:
+    _define_network(parser)
+    parser.add_argument(
+        "--target", required=True, help="cpu, gpu, tpu; tpu-v5e and its like; roofline:DEVICE"
+    )
+    parser.add_argument("--out", required=True, help="the table, a JSON file")
+    parser.add_argument("--batch", type=int, default=32, help="images at a time (default: 32)")
+    parser.add_argument("--dtype", default="float32", choices=["float32", "bfloat16"])
+    parser.add_argument(
+        "--points", type=int, default=5, help="channel counts along each of two axes (default: 5)"
+    )
+    parser.add_argument(
+        "--min-width", "--min_width", type=float, help="smallest width (default: the model's)"
+    )
+    parser.add_argument("--repeats", type=int, default=7, help="timed rounds of a measurement (default: 7)")
+    parser.add_argument("--monotone", action="store_true", help="repair: no latency falls when channels rise")
+    _define_sweep(parser)
+
+
+def _define_sweep(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--timeout", type=float, default=300.0, help="seconds for one entry (default: 300)")
+    parser.add_argument("--retries", type=int, default=2, help="further attempts at an entry (default: 2)")
+    parser.add_argument(
+        "--processes", type=int, help="at work at a time (default: one to measure, else one per core)"
+    )
+    parser.add_argument("--cache", help="folder of readings (default: ~/.cache/slimjax/latency)")
+
+
+def _sweep(arguments: argparse.Namespace) -> dict[str, Any]:
+    """What `_define_sweep` defines, as fields of `profile.Settings`."""
+    fields = {
+        "timeout_seconds": arguments.timeout,
+        "retries": arguments.retries,
+        "processes": arguments.processes,
+        "cache": arguments.cache,
+    }
+    return {key: value for key, value in fields.items() if value is not None}
+
+
 VERBS: Mapping[str, tuple[Verb, Callable[[argparse.ArgumentParser], None]]] = MappingProxyType(
     {
         "train": (run_train, _define_train),
         "evaluate": (run_evaluate, _define_evaluate),
         "cost": (run_cost, _define_cost),
+        "profile": (run_profile, _define_profile),
         "bench": (run_bench, _define_bench),
     }
 )
@@ -264,6 +347,10 @@ def _start_jax() -> None:
     cache = os.environ.get("JAX_COMPILATION_CACHE_DIR", "~/.cache/slimjax/programs")
     jax.config.update("jax_compilation_cache_dir", str(pathlib.Path(cache).expanduser()))
     sharding.initialize_processes()
+
+
+def _print_answer(arguments: argparse.Namespace, answer: Mapping[str, Any]) -> None:
+    print(json.dumps(answer) if arguments.json else _lines(answer), flush=True)
 
 
 def _print_rows(arguments: argparse.Namespace, rows: list[dict[str, Any]]) -> None:

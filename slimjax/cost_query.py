@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import dataclasses
-import math
 from collections.abc import Mapping
 from typing import Any
 
-from slimjax import costs, models
-from slimjax.build import make_supernet
+from slimjax import costs, latency, models, supernet
 from slimjax.errors import UserError
 
 
@@ -17,17 +14,17 @@ def run(
     *,
     width: float | None = None,
     subnet: Mapping[str, int] | None = None,
-    multiplier: float | None = None,
-    num_classes: int | None = None,
-    image_size: int | None = None,
     batch: int = 1,
-    convention: str | None = None,
+    table: str | None = None,
+    monotone: bool = False,
+    **network: Any,
 ) -> dict[str, Any]:
-    """MACs per image, active parameters and peak memory of inference.
+    """MACs per image, active parameters, peak memory of inference and, with a table, latency.
 
     Args:
       batch: images that `peak_bytes` is for, in float32.
-      convention: a key of `costs.CONVENTIONS`; None: that of the model's paper.
+      table: path of a latency table; `monotone`: repair it first (`latency.monotone`).
+      network: arguments of `supernet.named`.
 
     Any width in (0, 1] is answered, below the range that the paper trains too.
     """
@@ -35,35 +32,31 @@ def run(
         raise UserError("give --width or --subnet, not both.")
     if width is not None and not 0 < width <= 1:
         raise UserError(f"--width: expected a number above 0 and up to 1, got {width:g}.")
-    entry = models.lookup(name)
-    options = _given(multiplier=_whole(multiplier), num_classes=num_classes)
-    for key, value in {**options, **_given(image_size=image_size, batch=batch)}.items():
-        if not 0 < value < math.inf:  # NaN fails here too
-            raise UserError(f"--{key.replace('_', '-')}: expected a positive number, got {value}.")
-    if isinstance(options.get("multiplier"), float) and isinstance(entry.defaults["multiplier"], int):
-        raise UserError(f"--multiplier: expected a whole number for {name}, got {multiplier}.")
-    shape = entry.image_shape if image_size is None else (image_size, image_size, entry.image_shape[-1])
+    if batch < 1:
+        raise UserError(f"--batch: expected a positive number, got {batch}.")
     width = 1.0 if width is None and subnet is None else width
-    entry = dataclasses.replace(entry, convention=convention or entry.convention)
-    net = make_supernet(entry, entry.build(**options), shape, min_width=min(width or 1.0, entry.min_width))
+    lowest = min(width or 1.0, models.lookup(name).min_width)
+    net = supernet.named(name, min_width=lowest, **network)
     chosen = net.space.uniform(width) if width is not None else net.space.from_channels(subnet or {})
-    return {
+    answer = {
         "model": name,
         "width": width,
         "macs": int(net.macs(chosen)),
-        "convention": entry.convention,
         "params": int(net.params(chosen)),
         "params_without_norms": int(costs.params(net.records, net.space, norms=False)(chosen)),
         "peak_bytes": int(net.peak_memory(chosen, batch)),
         "batch": batch,
-        "image_shape": list(shape),
+        "image_shape": list(net.image_shape),
         "channels": net.space.to_channels(chosen),
     }
+    return answer if table is None else answer | _latency(net, chosen, table, monotone)
 
 
-def _given(**options: Any) -> dict[str, Any]:
-    return {name: value for name, value in options.items() if value is not None}
-
-
-def _whole(number: float | None) -> float | int | None:
-    return int(number) if number is not None and math.isfinite(number) and number == int(number) else number
+def _latency(net: supernet.Supernet, chosen: Any, path: str, monotone: bool) -> dict[str, Any]:
+    table = latency.load(path)
+    table = latency.monotone(table) if monotone else table
+    about = {key: table.about[key] for key in ("device", "method", "batch", "dtype")}
+    return {
+        "latency_ms": round(float(net.latency(table)(chosen)), 6),
+        **{f"latency_{k}": v for k, v in about.items()},
+    }

@@ -61,7 +61,7 @@ class Op:
     Args:
       name: the function's or the layer's.
       inputs: positions of the ops whose feature maps it reads.
-      group, size: of the feature map that it makes; `size` is [H, W], or empty after pooling.
+      group, size, dtype: of the feature map that it makes; `size` is [H, W], or empty after pooling.
       in_place: the result can take the storage of an input of its size that nobody needs any more.
       layer: the record, if it is a layer.
       apply: `(variables, *feature maps) -> feature map`, in inference; `variables` are the layer's own.
@@ -71,6 +71,7 @@ class Op:
     inputs: tuple[int, ...]
     group: Group
     size: tuple[int, ...]
+    dtype: Any
     in_place: bool
     layer: LayerRecord | None
     apply: Callable[..., FeatureMap]
@@ -188,8 +189,9 @@ def _written(
 ) -> FeatureMap:
     """Appends the op that made `result` and returns it as a feature map that knows so."""
     read = tuple(x.position for x in inputs if isinstance(x, _Traced))
-    ops.append(Op(name, read, result.group, result.value.shape[1:-1], in_place, layer, apply))
-    return _Traced(result.value, result.group, result.widths, len(ops) - 1, ops)
+    value = result.value
+    ops.append(Op(name, read, result.group, value.shape[1:-1], value.dtype, in_place, layer, apply))
+    return _Traced(value, result.group, result.widths, len(ops) - 1, ops)
 
 
 def _plain(x: Any) -> Any:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -11,7 +12,9 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from slimjax import costs, records, slicing
+from slimjax import costs, models, records, slicing, units
+from slimjax.errors import UserError
+from slimjax.latency import Latency, LatencyTable
 from slimjax.widths import Rounding, Subnet, WidthSpace
 
 
@@ -58,6 +61,65 @@ class Supernet:
         """Bytes of inference at its fullest moment, a function of subnets [..., G] and the batch size."""
         return costs.peak_memory(self.records, self.space)
 
+    def latency(self, table: LatencyTable) -> Latency:
+        """Milliseconds by a table, a function of subnets [..., G]. Raises: UserError: units that it lacks."""
+        return Latency(table, units.split(self.records), self.space)
+
     def cut(self, variables: Mapping[str, Any], subnet: Subnet) -> dict[str, Any]:
         """The dense network's variables (see `slicing.cut`)."""
         return slicing.cut(self.records, self.space, variables, subnet)
+
+
+def make_supernet(
+    entry: models.Entry,
+    model: nn.Module,
+    image_shape: tuple[int, int, int],
+    rounding: Rounding | None = None,
+    min_width: float | None = None,
+) -> Supernet:
+    """A supernet with the conventions of a model's entry, where they are not overridden."""
+    return Supernet(
+        model,
+        image_shape,
+        rounding or entry.rounding,
+        min_width or entry.min_width,
+        costs.CONVENTIONS[entry.convention],
+    )
+
+
+def named(
+    name: str,
+    *,
+    multiplier: float | None = None,
+    num_classes: int | None = None,
+    image_size: int | None = None,
+    dtype: str = "float32",
+    min_width: float | None = None,
+    convention: str | None = None,
+) -> Supernet:
+    """The supernet of a model's name, as its paper has it where nothing else is said.
+
+    Args:
+      multiplier: of all channels; `image_size`: pixels of a side.
+
+    Raises:
+      UserError: an unknown name, or a value that the network cannot have.
+    """
+    entry = models.lookup(name)
+    options = _given(multiplier=_whole(multiplier), num_classes=num_classes)
+    for key, value in {**options, **_given(image_size=image_size)}.items():
+        if not 0 < value < math.inf:  # NaN fails here too
+            raise UserError(f"--{key.replace('_', '-')}: expected a positive number, got {value}.")
+    if isinstance(options.get("multiplier"), float) and isinstance(entry.defaults["multiplier"], int):
+        raise UserError(f"--multiplier: expected a whole number for {name}, got {multiplier}.")
+    shape = entry.image_shape if image_size is None else (image_size, image_size, entry.image_shape[-1])
+    entry = dataclasses.replace(entry, convention=convention or entry.convention)
+    return make_supernet(entry, entry.build(dtype=jnp.dtype(dtype), **options), shape, min_width=min_width)
+
+
+def _given(**options: Any) -> dict[str, Any]:
+    return {name: value for name, value in options.items() if value is not None}
+
+
+def _whole(number: float | None) -> float | int | None:
+    return int(number) if number is not None and math.isfinite(number) and number == int(number) else number

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import importlib.util
-import json
-import subprocess
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from slimjax.build import Experiment
-from slimjax.errors import RunError, UserError
+from slimjax.errors import UserError
 from slimjax.models.resnet import CifarResNet
 from slimjax.widths import Subnet
+from slimjax.worker import Worker
 
 
 @contextlib.contextmanager
@@ -28,32 +26,16 @@ def torch_side(
     if importlib.util.find_spec("torch") is None:
         raise UserError("--against torch: PyTorch is not installed: pip install -e '.[torch]'.")
     spec, steps = _spec(side, experiment), _widths(experiment, proposals)
-    command = [sys.executable, "-m", "slimjax.bench.torch_side"]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
-        try:
-            version = _ask(process, spec)["version"]
-            count = 0
+    with Worker("slimjax.bench.torch_side", spec) as worker:
+        count = 0
 
-            def once() -> None:
-                nonlocal count
-                _ask(process, steps[count % len(steps)])
-                count += 1
+        def once() -> None:
+            nonlocal count
+            worker.ask(steps[count % len(steps)])
+            count += 1
 
-            once()
-            yield f"{side} {version}", once
-        finally:
-            process.kill()
-
-
-def _ask(process: subprocess.Popen[str], question: Any) -> dict[str, Any]:
-    assert process.stdin is not None
-    assert process.stdout is not None
-    process.stdin.write(json.dumps(question) + "\n")
-    process.stdin.flush()
-    answer = process.stdout.readline()
-    if not answer:
-        raise RunError(f"the PyTorch process ended with exit code {process.wait()}; its message is above.")
-    return dict(json.loads(answer))
+        once()
+        yield f"{side} {worker.hello['version']}", once
 
 
 def _spec(side: str, experiment: Experiment) -> dict[str, Any]:

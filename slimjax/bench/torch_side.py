@@ -7,14 +7,14 @@ batch statistics kept, one backward pass per subnet and one fused update: how on
 
 from __future__ import annotations
 
-import json
 import os
-import sys
 from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch.nn import functional
+
+from slimjax.worker import serve
 
 Width = Mapping[str, int]
 """Channels by group."""
@@ -105,11 +105,17 @@ class Step:
 def main() -> None:
     torch.manual_seed(0)
     torch.set_num_threads(os.cpu_count() or 1)
-    step = Step(json.loads(sys.stdin.readline()))
-    print(json.dumps({"version": torch.__version__}), flush=True)
-    for line in sys.stdin:
-        step(json.loads(line))
-        print("{}", flush=True)
+    serve(_begin)
+
+
+def _begin(spec: Any) -> tuple[dict[str, Any], Any]:
+    step = Step(spec)
+
+    def answer(widths: Any) -> dict[str, Any]:
+        step(widths)
+        return {}
+
+    return {"version": torch.__version__}, answer
 
 
 if __name__ == "__main__":

@@ -1,0 +1,69 @@
+"""`slimjax bench table`: is the sum over a table's units what the whole network costs?"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from scipy import stats
+
+from slimjax import latency
+from slimjax.errors import UserError
+from slimjax.profiling import sweep
+from slimjax.profiling.profile import Settings
+from slimjax.widths import Subnet, WidthSpace
+
+
+def run(path: str, subnets: int, seed: int = 0, **settings: Any) -> dict[str, Any]:
+    """Compares the table with whole networks, measured or compiled as its entries were, on random subnets.
+
+    Args:
+      path: of the table.
+      subnets: how many; every group's channels are drawn evenly from the legal ones.
+      settings: of `profile.Settings`: retries, timeout_seconds, processes, cache.
+
+    Returns: `mape` (mean absolute error of the sum, a fraction of the whole), `spearman` (rank correlation), `bias`
+    (median of sum over whole), and the milliseconds of both by subnet.
+
+    Raises:
+      UserError: fewer than 2 subnets, or the table is of another device than the attached one.
+    """
+    if subnets < 2:
+        raise UserError(f"--subnets: expected 2 or more, got {subnets}.")
+    table = latency.load(path)
+    own = {key: table.about[key] for key in ("network", "target", "batch", "repeats")}
+    plan = Settings(**own, **settings)
+    net = plan.net()
+    rows = random_subnets(net.space, subnets, seed)
+    tasks = [(sweep.WHOLE, tuple(row)) for row in rows.tolist()]
+    with plan.askers() as (hello, askers):
+        if hello["device"] != table.about["device"]:
+            raise UserError(
+                f"{path} is of {table.about['device']}; this is {hello['device']}. Profile it here."
+            )
+        readings = plan.readings(hello, network=own["network"])
+        sweep.sweep(tasks, askers, readings, plan.retries)
+    whole = np.array([readings.found[task]["median_ms"] for task in tasks])
+    summed = net.latency(table)(rows)
+    return {
+        "table": path,
+        **{key: table.about[key] for key in ("network", "device", "method", "batch", "dtype")},
+        "subnets": subnets,
+        "mape": float(np.abs(summed / whole - 1).mean()),
+        "spearman": float(stats.spearmanr(summed, whole).statistic),
+        "bias": float(np.median(summed / whole)),
+        "whole_ms": whole.tolist(),
+        "summed_ms": summed.tolist(),
+    }
+
+
+def random_subnets(space: WidthSpace, count: int, seed: int) -> Subnet:
+    """int32 [count, G]: each group's channels drawn evenly from its legal counts."""
+    generator = np.random.default_rng(seed)
+    columns = []
+    for group, low in zip(space.groups, space.lowest.tolist(), strict=True):
+        step = space.rounding.step
+        inner = np.arange(-(-low // step) * step, group.channels + 1, step)
+        legal = np.unique([low, *inner, group.channels])
+        columns.append(generator.choice(legal, count))
+    return np.stack(columns, -1).astype(np.int32)

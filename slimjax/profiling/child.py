@@ -1,0 +1,34 @@
+"""One child process of a sweep: `python -m slimjax.profiling.child`, asked by `sweep.workers`.
+
+The greeting names a network and a target, each question a unit and its channels.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from slimjax import supernet, units
+from slimjax.profiling import meters, sweep
+from slimjax.workdir import versions
+from slimjax.worker import serve
+
+
+def main() -> None:
+    serve(begin)
+
+
+def begin(spec: dict[str, Any]) -> tuple[dict[str, Any], Any]:
+    """(what this process says about its device, the function that reads one entry)."""
+    device, meter = meters.make(spec["target"], spec["batch"], spec["repeats"])
+    records = supernet.named(**spec["network"]).records
+    known = {unit.key: unit for unit in units.split(records)} | {sweep.WHOLE: units.whole(records)}
+
+    def answer(question: dict[str, Any]) -> dict[str, Any]:
+        key, sizes = question["unit"], question["sizes"]
+        return meter(None if (key, tuple(sizes)) == sweep.OVERHEAD else known[key], sizes)
+
+    return {"device": device, "versions": versions()}, answer
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,153 @@
+"""What one unit of a network costs on a device: measured, estimated by the compiler, or from a roofline."""
+
+from __future__ import annotations
+
+import math
+import os
+import statistics
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from slimjax.errors import UserError
+from slimjax.profiling import tpu
+from slimjax.programs import compiler_options
+from slimjax.units import Unit
+
+Reading = dict[str, Any]
+"""median_ms, spread_ms (interquartile range), outlier (whether it stayed unsteady)."""
+
+Meter = Callable[[Unit | None, Sequence[int]], Reading]
+"""The latency of a unit at channel counts of its axes; of None: what calling any program costs."""
+
+MEASURED = ("cpu", "gpu", "tpu")
+ROOFLINE = "roofline:"
+STEADY = 0.2
+"""A measurement whose interquartile range is below this share of its median is steady."""
+
+ATTEMPTS = 3
+"""Measurements of an unsteady entry; the steadiest counts."""
+
+ROUND_SECONDS = 0.01
+"""Shorter calls are repeated until one timed round takes this long."""
+
+
+def method(target: str) -> str:
+    """How a target's figures come about; the word is part of every table."""
+    if target in MEASURED:
+        return "measured"
+    return "roofline" if target.startswith(ROOFLINE) else "compiler estimate"
+
+
+def make(target: str, batch: int, repeats: int) -> tuple[str, Meter]:
+    """(device, meter) of a target.
+
+    Raises:
+      UserError: an unknown target, or a device that is not there.
+    """
+    if target in MEASURED:
+        device = _attached(target)
+        return _describe(device), measured(device.platform, batch, repeats)
+    if target in tpu.TARGETS:
+        chip = tpu.compile_only_devices(target)[0]
+        return f"{chip.device_kind}, compiler estimate", estimated(chip, batch, tpu.clock_hz(target))
+    raise UserError(f"--target: unknown target {target!r}. Known: {', '.join((*MEASURED, *tpu.TARGETS))}.")
+
+
+def measured(platform: str, batch: int, repeats: int) -> Meter:
+    """Runs on the attached device: warm-up, then `repeats` timed rounds, each waited for."""
+
+    def meter(unit: Unit | None, sizes: Sequence[int]) -> Reading:
+        function: Callable[..., Any] = unit.forward(sizes) if unit else lambda x: x + 1
+        arguments = _fill(unit.arguments(sizes, batch)) if unit else (jnp.zeros(8),)
+        program = jax.jit(function).lower(*arguments).compile({**compiler_options(platform)})
+        readings: list[Reading] = []
+        while len(readings) < ATTEMPTS and not any(
+            r["spread_ms"] <= STEADY * r["median_ms"] for r in readings
+        ):
+            readings.append(_time(lambda: program(*arguments), repeats))
+        best = min(readings, key=lambda r: r["spread_ms"] / r["median_ms"])
+        return {**best, "outlier": best["spread_ms"] > STEADY * best["median_ms"]}
+
+    return meter
+
+
+def estimated(chip: Any, batch: int, clock_hz: float) -> Meter:
+    """Compiles for a TPU that is not there; the compiler's estimated cycles over the clock."""
+    sharding = jax.sharding.SingleDeviceSharding(chip)
+
+    def meter(unit: Unit | None, sizes: Sequence[int]) -> Reading:
+        if unit is None:  # what the compiler estimates has no call in it
+            return {"median_ms": 0.0, "spread_ms": 0.0, "outlier": False}
+        shapes = jax.tree.map(
+            lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), unit.arguments(sizes, batch)
+        )
+        cycles = tpu.estimated_cycles(jax.jit(unit.forward(sizes)).lower(*shapes).compile())
+        return {"median_ms": 1000 * cycles / clock_hz, "spread_ms": 0.0, "outlier": False}
+
+    return meter
+
+
+def problem(reading: Mapping[str, Any], overhead: bool = False) -> str | None:
+    """What is wrong with a reading, if anything: a latency is a finite number above 0."""
+    for name in ("median_ms", "spread_ms"):
+        value = reading.get(name)
+        if not isinstance(value, int | float) or isinstance(value, bool) or not math.isfinite(value):
+            return f"{name} is {value!r}"
+        if value < 0 or (value == 0 and name == "median_ms" and not overhead):
+            return f"{name} is {value!r}"
+    return None
+
+
+def _time(call: Callable[[], Any], repeats: int) -> Reading:
+    """Median and interquartile range of the milliseconds of a call, over `repeats` rounds."""
+    once = min(_seconds(call, 1) for _ in range(2))  # warm-up
+    count = max(1, round(ROUND_SECONDS / once))
+    rounds = [1000 * _seconds(call, count) for _ in range(repeats)]
+    low, _, high = statistics.quantiles(rounds, n=4) if repeats > 1 else (0.0, 0.0, 0.0)
+    return {"median_ms": statistics.median(rounds), "spread_ms": high - low}
+
+
+def _seconds(call: Callable[[], Any], count: int) -> float:
+    """Mean seconds of a call. Each is waited for: queued calls would overlap."""
+    began = time.perf_counter()
+    for _ in range(count):
+        jax.block_until_ready(call())
+    return (time.perf_counter() - began) / count
+
+
+def _fill(shapes: Any) -> Any:
+    """Random arrays of the sizes that training leaves: zeros and denormals can be quicker or slower."""
+    generator = np.random.default_rng(0)
+
+    def fill(path: Any, shape: jax.ShapeDtypeStruct) -> jax.Array:
+        name = jax.tree_util.keystr(path)
+        if "scale" in name or "'var'" in name:
+            return jnp.ones(shape.shape, shape.dtype)
+        fan_in = math.prod(shape.shape[:-1]) if "kernel" in name else 1
+        return jnp.asarray(generator.standard_normal(shape.shape) / fan_in**0.5, shape.dtype)
+
+    return jax.tree_util.tree_map_with_path(fill, shapes)
+
+
+def _attached(target: str) -> Any:
+    try:
+        return jax.devices(target)[0]
+    except RuntimeError as error:
+        raise UserError(
+            f"--target {target}: no {target} is attached here. Without one: a tpu-* target is estimated by the "
+            "compiler; roofline:DEVICE needs no device."
+        ) from error
+
+
+def _describe(device: Any) -> str:
+    if device.platform != "cpu":
+        return str(device.device_kind)
+    lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
+    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    return f"{names[0] if names else 'CPU'}, {os.cpu_count()} cores"

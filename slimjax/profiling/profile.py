@@ -1,0 +1,161 @@
+"""Building a latency table: which entries a network needs, and reading them."""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+import hashlib
+import json
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from slimjax import supernet, units
+from slimjax.errors import UserError
+from slimjax.latency import Entry, LatencyTable
+from slimjax.profiling import meters, sweep
+from slimjax.profiling.sweep import Ask, Readings, Task
+from slimjax.supernet import Supernet
+from slimjax.units import Unit
+
+CACHE = "~/.cache/slimjax/latency"
+
+Grid = tuple[np.ndarray, ...]
+"""For each axis of a unit, ascending channel counts."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """What is profiled and how.
+
+    Args:
+      network: arguments of `supernet.named`.
+      target: "cpu", "gpu", "tpu" (attached), "tpu-v4" and its like (compiled for), or "roofline:DEVICE".
+      repeats: timed rounds of a measurement.
+      timeout_seconds: for one entry.
+      processes: children at work; None: one to measure, else one per core.
+      cache: folder of readings; a later call takes from it what it needs.
+    """
+
+    network: Mapping[str, Any]
+    target: str
+    batch: int = 32
+    repeats: int = 7
+    retries: int = 2
+    timeout_seconds: float = 300.0
+    processes: int | None = None
+    cache: str = CACHE
+
+    @property
+    def dtype(self) -> str:
+        return str(self.network.get("dtype", "float32"))
+
+    def net(self) -> Supernet:
+        return supernet.named(**self.network)
+
+    @contextmanager
+    def askers(self) -> Iterator[tuple[dict[str, Any], list[Ask]]]:
+        """(device and versions, what answers tasks)."""
+        count = self.processes or (1 if self.target in meters.MEASURED else os.cpu_count() or 1)
+        spec = {
+            "network": dict(self.network),
+            "target": self.target,
+            "batch": self.batch,
+            "repeats": self.repeats,
+        }
+        with sweep.workers(count, spec, self.timeout_seconds) as found:
+            yield found
+
+    def readings(self, hello: Mapping[str, Any], **more: Any) -> Readings:
+        """The cached readings that were made like these: same device, versions, batch, type and repeats."""
+        how = {"target": self.target, "batch": self.batch, "dtype": self.dtype, "repeats": self.repeats}
+        digest = hashlib.sha256(json.dumps({**how, **hello, **more}, sort_keys=True).encode()).hexdigest()[
+            :16
+        ]
+        return Readings(Path(self.cache).expanduser() / f"{self.target.replace(':', '-')}-{digest}.jsonl")
+
+    def about(self, hello: Mapping[str, Any], net: Supernet) -> dict[str, Any]:
+        """A table's words about itself (`latency.ABOUT`)."""
+        return {
+            "target": self.target,
+            "device": hello["device"],
+            "method": meters.method(self.target),
+            "network": dict(self.network),
+            "image_shape": list(net.image_shape),
+            "batch": self.batch,
+            "dtype": self.dtype,
+            "repeats": self.repeats,
+            "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
+            "versions": hello["versions"],
+        }
+
+
+def run(settings: Settings, points: int = 5) -> LatencyTable:
+    """The table of a network.
+
+    Args:
+      points: channel counts along each axis of a unit with two; one axis alone gets their square, three get
+        two fewer each.
+
+    Raises:
+      UserError: unknown names, or a device that is not there.
+      RunError: entries that failed again and again; all others are in the cache.
+    """
+    if points < 2:
+        raise UserError(f"--points: expected 2 or more, got {points}.")
+    net = settings.net()
+    grids = choose_grids(units.split(net.records), net, points)
+    tasks = [sweep.OVERHEAD, *(task for key, grid in grids.items() for task in _tasks(key, grid))]
+    with settings.askers() as (hello, askers):
+        readings = settings.readings(hello)
+        sweep.sweep(tasks, askers, readings, settings.retries)
+    entries = {key: _entry(key, grid, readings) for key, grid in grids.items()}
+    return LatencyTable(settings.about(hello, net), readings.found[sweep.OVERHEAD]["median_ms"], entries)
+
+
+def choose_grids(parts: Sequence[Unit], net: Supernet, points: int) -> dict[str, Grid]:
+    """For each key, channel counts over all that the space allows, on its rounding's steps."""
+    ranges: dict[str, list[tuple[int, int]]] = {}
+    for part in parts:
+        own = [_range(net, group.name) for group in part.axes]
+        known = ranges.setdefault(part.key, own)
+        ranges[part.key] = [(min(a, c), max(b, d)) for (a, b), (c, d) in zip(known, own, strict=True)]
+    step = net.rounding.step
+    return {
+        key: tuple(_spread(low, high, _count(len(axes), points), step) for low, high in axes)
+        for key, axes in ranges.items()
+    }
+
+
+def _range(net: Supernet, name: str) -> tuple[int, int]:
+    index = net.space.index[name]
+    return int(net.space.lowest[index]), int(net.space.largest[index])
+
+
+def _count(axes: int, points: int) -> int:
+    return {1: points * points, 2: points}.get(axes, max(2, points - 2))
+
+
+def _spread(low: int, high: int, count: int, step: int) -> np.ndarray:
+    """`count` values at most, even, both ends among them, the others multiples of `step`."""
+    inner = np.round(np.linspace(low, high, count)[1:-1] / step).astype(int) * step
+    return np.unique([low, *(n for n in inner if low < n < high), high])
+
+
+def _tasks(key: str, grid: Grid) -> list[Task]:
+    mesh = np.stack(np.meshgrid(*grid, indexing="ij"), -1) if grid else np.zeros(0, int)
+    return [(key, tuple(row)) for row in mesh.reshape(-1, len(grid)).tolist()] if grid else [(key, ())]
+
+
+def _entry(key: str, grid: Grid, readings: Readings) -> Entry:
+    found = [readings.found[task] for task in _tasks(key, grid)]
+    shape = tuple(len(axis) for axis in grid)
+    median, spread = (
+        np.array([r[name] for r in found]).reshape(shape) for name in ("median_ms", "spread_ms")
+    )
+    outliers = np.argwhere(np.array([r["outlier"] for r in found]).reshape(shape))
+    return Entry(grid, median, spread, tuple(tuple(position) for position in outliers.tolist()))
