@@ -88,6 +88,7 @@ def run_cost(arguments: argparse.Namespace, rest: list[str]) -> None:
         arguments.model,
         width=arguments.width,
         subnet=subnet,
+        variant=arguments.variant,
         multiplier=arguments.multiplier,
         num_classes=arguments.num_classes,
         image_size=arguments.image_size,
@@ -172,6 +173,9 @@ def _define_cost(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--model", required=True)
     parser.add_argument("--width", type=float, help="uniform width multiplier (default: 1)")
     parser.add_argument("--subnet", help="channels by group, such as '{\"stage1\": 8}'; others stay full")
+    parser.add_argument(
+        "--variant", help="a published subnet of the model, such as 305M of autoslim_mobilenet_v2"
+    )
     parser.add_argument("--multiplier", type=float, help="of all channels, for example 2 for ResNet-20 2x")
     parser.add_argument("--num-classes", "--num_classes", type=int)
     parser.add_argument("--image-size", "--image_size", type=int, help="pixels of a side")
