@@ -89,6 +89,7 @@ def run_cost(arguments: argparse.Namespace, rest: list[str]) -> None:
     answer = cost_query.run(
         width=arguments.width,
         subnet=subnet,
+        variant=arguments.variant,
         batch=arguments.batch,
         table=arguments.table,
         monotone=arguments.monotone,
@@ -205,6 +206,9 @@ def _define_cost(parser: argparse.ArgumentParser) -> None:
     _define_network(parser)
     parser.add_argument("--width", type=float, help="uniform width multiplier (default: 1)")
     parser.add_argument("--subnet", help="channels by group, such as '{\"stage1\": 8}'; others stay full")
+    parser.add_argument(
+        "--variant", help="a published subnet of the model, such as 305M of autoslim_mobilenet_v2"
+    )
     parser.add_argument("--table", help="a latency table: answer milliseconds too")
     parser.add_argument(
         "--monotone", action="store_true", help="repair the table: no latency falls when channels rise"

@@ -14,6 +14,7 @@ def run(
     *,
     width: float | None = None,
     subnet: Mapping[str, int] | None = None,
+    variant: str | None = None,
     batch: int = 1,
     table: str | None = None,
     monotone: bool = False,
@@ -28,18 +29,22 @@ def run(
 
     Any width in (0, 1] is answered, below the range that the paper trains too.
     """
-    if width is not None and subnet is not None:
-        raise UserError("give --width or --subnet, not both.")
+    chosen_by = {"width": width, "subnet": subnet, "variant": variant}
+    if len(given := [flag for flag, value in chosen_by.items() if value is not None]) > 1:
+        raise UserError(f"give {' or '.join(f'--{flag}' for flag in given)}, not both.")
     if width is not None and not 0 < width <= 1:
         raise UserError(f"--width: expected a number above 0 and up to 1, got {width:g}.")
     if batch < 1:
         raise UserError(f"--batch: expected a positive number, got {batch}.")
+    entry = models.lookup(name)
+    subnet = _variant(name, entry, variant) if variant is not None else subnet
     width = 1.0 if width is None and subnet is None else width
-    lowest = min(width or 1.0, models.lookup(name).min_width)
+    lowest = min(width or 1.0, entry.min_width)
     net = supernet.named(name, min_width=lowest, **network)
     chosen = net.space.uniform(width) if width is not None else net.space.from_channels(subnet or {})
     answer = {
         "model": name,
+        "variant": variant,
         "width": width,
         "macs": int(net.macs(chosen)),
         "params": int(net.params(chosen)),
@@ -60,3 +65,13 @@ def _latency(net: supernet.Supernet, chosen: Any, path: str, monotone: bool) -> 
         "latency_ms": round(float(net.latency(table)(chosen)), 6),
         **{f"latency_{k}": v for k, v in about.items()},
     }
+
+
+def _variant(name: str, entry: models.Entry, variant: str) -> Mapping[str, int]:
+    """Channels by group of a model's published subnet."""
+    if variant in entry.variants:
+        return entry.variants[variant]
+    if entry.variants:
+        raise UserError(f"--variant: {name} has {', '.join(entry.variants)}; got {variant!r}.")
+    known = ", ".join(known for known, other in models.MODELS.items() if other.variants)
+    raise UserError(f"--variant: {name} has no variants. Models that have some: {known}.")

@@ -319,15 +319,25 @@ class GlobalPool(Layer):
 
 
 class PoolingHead(nn.Module):
-    """Global mean, then a classifier with bias: feature map [B, H, W, C] to logits [B, K], at least float32."""
+    """Global mean, then a classifier with bias: feature map [B, H, W, C] to logits [B, K], at least float32.
+
+    Args:
+      hidden: width of a dense layer with bias and `activation` before the classifier, never narrowed; 0: none.
+    """
 
     num_classes: int
     dtype: Any = jnp.float32
+    hidden: int = 0
+    activation: Callable[[jax.Array], jax.Array] = jax.nn.relu
 
     @nn.compact
     def __call__(self, x: FeatureMap) -> jax.Array:
+        x = GlobalPool(name="pool")(x)
+        if self.hidden:
+            head = Group("head", self.hidden, fixed=True)
+            x = Dense(head, dtype=self.dtype, name="hidden")(x).map(self.activation)
         classes = Group("logits", self.num_classes, fixed=True)
-        logits = Dense(classes, dtype=self.dtype, name="classifier")(GlobalPool(name="pool")(x))
+        logits = Dense(classes, dtype=self.dtype, name="classifier")(x)
         return logits.value.astype(_wide(logits.value.dtype))
 
 

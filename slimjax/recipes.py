@@ -70,8 +70,8 @@ def cifar(classes: int) -> ConfigDict:
 
 
 def imagenet() -> ConfigDict:
-    """What the MobileNets of both papers share: SGD 0.9 with Nesterov, weight decay 1e-4, no label smoothing,
-    crops of 0.25 to 1 of the image.
+    """What the slimmable networks' papers share: SGD 0.9 with Nesterov, weight decay 1e-4, no label smoothing;
+    crops of 0.25 to 1 of the image (their MobileNets).
 
     Differs: bfloat16 convolutions (`model.dtype="float32"` is theirs).
     """
@@ -100,4 +100,31 @@ def imagenet_usnet() -> ConfigDict:
     config.algorithm = usnet()
     config.train.update(batch_size=1024, epochs=250.0)
     config.optimizer.update(learning_rate=0.5, schedule="linear", warmup_epochs=0.0)
+    return config
+
+
+def imagenet_autoslim() -> ConfigDict:
+    """The supernets that AutoSlim slims: trained as US-Nets for 50 epochs, on all but 50,000 images.
+
+    Differs: the range of widths is that of the model's width space; the paper's is not known.
+    """
+    config = imagenet_usnet()
+    config.data.holdout = 50_000
+    config.train.epochs = 50.0
+    return config
+
+
+def imagenet_joslim(epochs: float) -> ConfigDict:
+    """US-Net with Joslim's ImageNet settings: rate 0.5, linear to 0 per iteration after 5 warm-up epochs, batches
+    of 1024, weight decay 4e-5, no Nesterov, label smoothing 0.1.
+
+    Differs: gammas do not decay (in Joslim's code most do, by their names); calibration takes 5,120 images, not
+    2,048.
+
+    Args:
+      epochs: 100 for ResNets, 250 for MobileNets.
+    """
+    config = imagenet_usnet()
+    config.train.update(epochs=epochs, label_smoothing=0.1)
+    config.optimizer.update(warmup_epochs=5.0, nesterov=False, weight_decay=4e-5)
     return config

@@ -110,7 +110,7 @@ def named(
     for key, value in {**options, **_given(image_size=image_size)}.items():
         if not 0 < value < math.inf:  # NaN fails here too
             raise UserError(f"--{key.replace('_', '-')}: expected a positive number, got {value}.")
-    if isinstance(options.get("multiplier"), float) and isinstance(entry.defaults["multiplier"], int):
+    if isinstance(options.get("multiplier"), float) and isinstance(entry.defaults.get("multiplier"), int):
         raise UserError(f"--multiplier: expected a whole number for {name}, got {multiplier}.")
     shape = entry.image_shape if image_size is None else (image_size, image_size, entry.image_shape[-1])
     entry = dataclasses.replace(entry, convention=convention or entry.convention)

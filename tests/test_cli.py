@@ -98,6 +98,12 @@ def test_arguments_that_no_verb_knows_are_refused(refused, arguments, parts):
         (["--width", "nan"], ["--width", "got nan"]),
         (["--width", "wide"], ["--width", "'wide'"]),
         (["--width", "0.5", "--subnet", "{}"], ["--width or --subnet, not both"]),
+        (["--variant", "305M", "--width", "1"], ["--width or --variant, not both"]),
+        (["--variant", "305M"], ["resnet20 has no variants", "autoslim_mobilenet_v1, autoslim_mobilenet_v2"]),
+        (
+            ["--model", "autoslim_mobilenet_v2", "--variant", "306M"],
+            ["autoslim_mobilenet_v2 has 207M, 305M, 505M; got '306M'"],
+        ),
         (["--subnet", "{"], ["--subnet: expected JSON", "got '{'"]),
         (["--subnet", "[8, 8]"], ['expected an object {"group": channels}, got [8, 8]']),
         (["--subnet", '{"stage9": 8}'], ["unknown groups ['stage9']", "Groups of this network: stage1"]),
@@ -108,6 +114,7 @@ def test_arguments_that_no_verb_knows_are_refused(refused, arguments, parts):
         (["--multiplier", "0"], ["--multiplier: expected a positive number, got 0"]),
         (["--multiplier", "nan"], ["--multiplier: expected a positive number, got nan"]),
         (["--multiplier", "1.5"], ["--multiplier: expected a whole number for resnet20, got 1.5"]),
+        (["--model", "resnet50", "--multiplier", "1.5"], ["unknown fields ['multiplier']"]),
         (["--num-classes", "-1"], ["--num-classes: expected a positive number, got -1"]),
         (["--image-size", "0"], ["--image-size: expected a positive number, got 0"]),
     ],
@@ -123,15 +130,18 @@ def test_cost_refuses_channels_off_the_grid(refused):
     assert "stem: 12 (legal: 8 to 32 in steps of 8)" in message
 
 
-def test_cost_refuses_a_multiplier_that_leaves_no_channel(refused):
-    message = refused("cost", "--model", "us_mobilenet_v2", "--multiplier", "0.01")
-    assert "group 'stem': expected at least 1 channel, got 0" in message
-
-
 def test_cost_prints_one_line_of_json(capsys):
     assert cli.main(["cost", "--model", "resnet20", "--width", "0.5", "--json"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert [json.loads(line) for line in lines] == [cost_query.run("resnet20", width=0.5)]
+
+
+def test_cost_of_a_variant_is_that_of_its_channels(capsys):
+    assert cli.main(["cost", "--model", "autoslim_mobilenet_v1", "--variant", "150M", "--json"]) == 0
+    answer = json.loads(capsys.readouterr().out)
+    assert (answer["variant"], answer["width"], answer["macs"]) == ("150M", None, 149_861_584)
+    subnet = cost_query.run("autoslim_mobilenet_v1", subnet=answer["channels"])
+    assert {**subnet, "variant": "150M"} == answer
 
 
 def test_cost_answers_below_the_trained_range():

@@ -11,6 +11,8 @@ from flax import linen as nn
 from slimjax import cli, costs, models
 from slimjax.build import make_supernet
 from slimjax.layers import Conv, FeatureMap
+from slimjax.models import autoslim
+from slimjax.models.mobilenet_v3 import LARGE
 from slimjax.supernet import Supernet
 from slimjax.widths import Group, Rounding
 
@@ -80,6 +82,10 @@ PUBLISHED = [
     ("s_mobilenet_v2", {}, 0.75, 209_132_512, 2_609_784, 26_640),
     ("s_mobilenet_v2", {}, 0.5, 97_194_560, 1_950_136, 18_544),
     ("s_mobilenet_v2", {}, 0.35, 59_348_528, 1_663_048, 14_080),
+    # Parameters as in torchvision (5,483,032, 2,542,856 and 4,383,312 in all), MACs by arithmetic.
+    ("mobilenet_v3_large", {}, 1.0, 216_589_760, 5_458_632, 24_400),
+    ("mobilenet_v3_small", {}, 1.0, 56_510_400, 2_530_744, 12_112),
+    ("mnasnet", {}, 1.0, 314_478_592, 4_345_392, 37_920),
     ("resnet20", {"multiplier": 1, "num_classes": 10}, 1.0, 40_551_040, 268_346, 1_376),
     ("resnet20", {"multiplier": 1, "num_classes": 100}, 1.0, 40_556_800, 274_196, 1_376),
     ("resnet20", {"multiplier": 2, "num_classes": 10}, 1.0, 161_318_144, 1_071_210, 2_752),
@@ -117,8 +123,53 @@ UNIFORM = [
 ]
 
 
+# AutoSlim's networks: (variant, MACs, parameters of convolutions and dense layers, gammas and betas)
+SLIMMED = [
+    ("autoslim_mobilenet_v1", "572M", 572_126_176, 4_633_088, 22_544),
+    ("autoslim_mobilenet_v1", "325M", 324_811_808, 3_983_064, 18_384),
+    ("autoslim_mobilenet_v1", "150M", 149_861_584, 1_875_776, 11_888),
+    ("autoslim_mobilenet_v2", "505M", 505_028_480, 6_450_840, 45_152),
+    ("autoslim_mobilenet_v2", "305M", 305_166_496, 5_730_008, 37_280),
+    ("autoslim_mobilenet_v2", "207M", 206_861_128, 4_093_568, 31_536),
+    ("autoslim_resnet50", "1.0G", 999_949_216, 13_305_224, 38_912),
+    ("autoslim_resnet50", "570M", 570_087_056, 7_386_096, 31_008),
+]
+
+# Howard et al. 2019, tables 1 and 2: (kernel, expanded, channels, squeeze-excite, stride) of each block, typed anew.
+V3 = {
+    "mobilenet_v3_large": (
+        "3 16 16 - 1, 3 64 24 - 2, 3 72 24 - 1, 5 72 40 SE 2, 5 120 40 SE 1, 5 120 40 SE 1, "
+        "3 240 80 - 2, 3 200 80 - 1, 3 184 80 - 1, 3 184 80 - 1, 3 480 112 SE 1, 3 672 112 SE 1, "
+        "5 672 160 SE 2, 5 960 160 SE 1, 5 960 160 SE 1",
+        960, 1280,
+    ),
+    "mobilenet_v3_small": (
+        "3 16 16 SE 2, 3 72 24 - 2, 3 88 24 - 1, 5 96 40 SE 2, 5 240 40 SE 1, 5 240 40 SE 1, 5 120 48 SE 1, "
+        "5 144 48 SE 1, 5 288 96 SE 2, 5 576 96 SE 1, 5 576 96 SE 1",
+        576, 1024,
+    ),
+}  # fmt: skip
+
+# Hidden widths of squeeze-excites: a quarter of the expanded width, made divisible by 8.
+SQUEEZED = {
+    16: 8, 72: 24, 96: 24, 120: 32, 144: 40, 240: 64, 288: 72, 480: 120, 576: 144, 672: 168, 960: 240,
+}  # fmt: skip
+
+# Joslim's MobileNetV3-Large: (width, MACs, parameters, gammas and betas)
+JOSLIM_V3 = [
+    (1.0, 208_133_280, 5_403_984, 24_400),
+    (0.9, 169_108_516, 5_004_262, 22_124),
+    (0.8, 135_770_861, 4_632_674, 19_884),
+    (0.75, 122_118_264, 4_457_382, 18_780),
+    (0.7, 106_430_822, 4_284_341, 17_634),
+    (0.6, 80_276_959, 3_960_058, 15_394),
+    (0.5, 58_757_712, 3_659_484, 13_160),
+    (0.42, 41_993_094, 3_433_275, 11_326),
+]
+
+
 @functools.cache
-def supernet(name: str, **options: int) -> Supernet:
+def supernet(name: str, **options) -> Supernet:
     """Traced once, however many rows ask for it."""
     entry = models.lookup(name)
     return make_supernet(entry, entry.build(**options), entry.image_shape)
@@ -144,6 +195,62 @@ def test_truncated_width_costs_what_was_computed(name, width, macs, params):
     net = supernet(name, num_classes=10)
     subnet = net.space.uniform(width)
     assert (net.macs(subnet), net.params(subnet)) == (macs, params)
+
+
+@pytest.mark.parametrize(("name", "variant", "macs", "layers", "norms"), SLIMMED)
+def test_variant_costs_what_was_published(name, variant, macs, layers, norms):
+    net = supernet(name)
+    subnet = net.space.from_channels(models.lookup(name).variants[variant])
+    assert (net.macs(subnet), net.params(subnet)) == (macs, layers + norms)
+
+
+@pytest.mark.parametrize("name", [name for name, entry in models.MODELS.items() if entry.variants])
+def test_variants_name_every_group_and_cost_what_they_are_called(name):
+    net = supernet(name)
+    for variant, channels in models.lookup(name).variants.items():
+        assert set(channels) == set(net.space.index)
+        called = float(variant[:-1]) * {"M": 1e6, "G": 1e9}[variant[-1]]
+        assert net.macs(net.space.from_channels(channels)) == pytest.approx(called, rel=0.01)
+
+
+def test_largest_published_mnasnet_runs_to_what_was_computed():
+    net = supernet("autoslim_mnasnet")
+    subnet = net.space.from_channels(models.lookup("autoslim_mnasnet").variants["532M"])
+    assert round(int(net.macs(subnet)) / 1e6, 1) == 531.9
+
+
+@pytest.mark.parametrize("channels", ["8 16", "8 16 24 16 8", "8 16 24 32"])
+def test_variant_of_wrong_length_or_with_untied_layers_is_refused(channels):
+    with pytest.raises(ValueError, match=r"zip|group 'a'"):
+        autoslim.parse(channels, ["stem", "a", "b", "a"])
+
+
+@pytest.mark.parametrize("name", V3)
+def test_mobilenet_v3_costs_what_its_table_adds_up_to(name):
+    rows, tail, head = V3[name]
+    inputs, side, macs = 16, 112, 112**2 * 9 * 3 * 16
+    for kernel, expanded, channels, squeezes, stride in (row.split() for row in rows.split(", ")):
+        wide, outputs = int(expanded), int(channels)
+        macs += side**2 * inputs * wide * (wide != inputs)
+        side //= int(stride)
+        macs += 2 * wide * SQUEEZED.get(wide, 0) * (squeezes == "SE")
+        macs += side**2 * (int(kernel) ** 2 * wide + wide * outputs)
+        inputs = outputs
+    macs += side**2 * inputs * tail + tail * head + head * 1000
+    net = supernet(name)
+    assert (side, net.macs(net.space.largest)) == (7, macs)
+
+
+@pytest.mark.parametrize(("width", "macs", "params", "norms"), JOSLIM_V3)
+def test_mobilenet_v3_of_3x3_kernels_costs_what_joslims_does(width, macs, params, norms):
+    """Its squeeze-excites have no biases and a quarter of the full expanded width, not rounded; nor has the layer
+    before its classifier a bias. Dense layers are not among its MACs."""
+    blocks = tuple(row._replace(kernel_size=3, squeezes=False) for row in LARGE)
+    net = supernet("mobilenet_v3_large", blocks=blocks)
+    subnet = net.space.uniform(width)
+    squeezes = sum(2 * int(width * row.expanded) * (row.expanded // 4) for row in LARGE if row.squeezes)
+    assert net.macs(subnet) + squeezes - (960 * 1280 + 1280 * 1000) == macs
+    assert net.params(subnet) + squeezes - 1280 == params + norms
 
 
 def test_costs_of_many_subnets_are_those_of_each():

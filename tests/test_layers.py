@@ -14,6 +14,8 @@ from flax import traverse_util
 from slimjax import layers, models
 from slimjax.build import make_supernet
 from slimjax.layers import BatchNorm, Conv, Dense, DepthwiseConv, FeatureMap, GlobalPool, SqueezeExcite
+from slimjax.models.inverted_residual import InvertedResidual
+from slimjax.models.mobilenet_v3 import LARGE, SMALL
 from slimjax.supernet import Supernet
 from slimjax.widths import Group, Rounding
 
@@ -46,6 +48,10 @@ def named(name: str, **fields) -> Supernet:
     return make_supernet(entry, entry.build(num_classes=5, **fields), (8, 8, 3))
 
 
+STAGES = ((1, 16, 1, 1, 3), (6, 24, 2, 2, 3), (6, 32, 1, 2, 3))
+STAGES_OF_5X5 = ((1, 48, 1, 1, 3), (3, 48, 2, 2, 5))
+HEAD = {"tail": 24, "head": 16}
+
 # Every architecture, small enough to compile in seconds.
 NETS = {
     "every_layer": every_layer,
@@ -53,7 +59,11 @@ NETS = {
     "resnet18": lambda: named("resnet18", depth=10, channels=(4, 8, 8, 16)),
     "resnet50": lambda: named("resnet50", depth=14, channels=(4, 4, 4, 8), tied_inner=False),
     "us_mobilenet_v1": lambda: named("us_mobilenet_v1", small_images=True, multiplier=0.5),
-    "us_mobilenet_v2": lambda: named("us_mobilenet_v2", small_images=True),
+    "us_mobilenet_v2": lambda: named("us_mobilenet_v2", small_images=True, stages=STAGES),
+    "autoslim_mnasnet": lambda: named("autoslim_mnasnet", multiplier=0.5, stages=STAGES_OF_5X5),
+    # Their first blocks do not expand: one is tied to the stem, one squeezes. Both activations.
+    "mobilenet_v3_large": lambda: named("mobilenet_v3_large", blocks=(LARGE[0], LARGE[3], LARGE[8]), **HEAD),
+    "mobilenet_v3_small": lambda: named("mobilenet_v3_small", blocks=(SMALL[0], SMALL[3]), **HEAD),
 }
 
 
@@ -174,7 +184,7 @@ def test_unused_entries_get_exactly_zero_gradient_and_keep_their_statistics(form
     assert all(jax.tree.leaves(kept))
 
 
-@pytest.mark.parametrize("name", ["every_layer", "us_mobilenet_v2"])
+@pytest.mark.parametrize("name", ["every_layer", "us_mobilenet_v2", "mobilenet_v3_large"])
 def test_cut_network_equals_the_supernet_bit_for_bit(name, images):
     net = NETS[name]()
     subnet, variables = subnet_of(net), variables_of(net)
@@ -198,6 +208,26 @@ def test_adding_groups_that_are_not_tied_names_both():
     y = FeatureMap(jnp.ones((1, 2, 2, 4)), Group("right", 4), {})
     with pytest.raises(TypeError, match=r"'left'.*'right'"):
         x + y
+
+
+def test_mobilenet_v3_activations_are_those_of_the_tables():
+    swish = {rows: [row.activation is jax.nn.hard_swish for row in rows] for rows in (LARGE, SMALL)}
+    assert swish == {LARGE: [False] * 6 + [True] * 9, SMALL: [False] * 3 + [True] * 8}
+
+
+def test_squeeze_excite_of_an_inverted_residual_is_gated_by_a_hard_sigmoid(images):
+    group, squeeze = Group("g", 8), Group("s", 4, fixed=True)
+    block = InvertedResidual(None, group, 3, 1, jax.nn.relu, squeeze, BatchNorm, jnp.float32)
+    x = FeatureMap.of(jnp.asarray(images))
+    variables = block.init(jax.random.key(0), x, True)
+    gate = variables["params"]["squeeze_excite"]["expand"]
+    gate["kernel"] *= 0
+
+    def gated(bias):  # the gate scales everything after it
+        gate["bias"] = jnp.full(3, bias)
+        return block.apply(variables, x, False).value
+
+    assert_trees_close(gated(-1.0), gated(3.0) * (2 / 6))
 
 
 def test_variables_of_another_network_are_refused(images):

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import linen as nn
-from test_layers import NETS, subnet_of, variables_of
+from test_layers import NETS, named, subnet_of, variables_of
 
 from slimjax import convolution, costs, records
 from slimjax.layers import Conv, FeatureMap
@@ -45,10 +45,10 @@ def test_params_equal_the_size_of_the_cut_network(name):
         assert int(net.params(subnet)) == sum(x.size for x in jax.tree.leaves(cut))
 
 
-@pytest.mark.parametrize("name", ["resnet8", "us_mobilenet_v2"])
+@pytest.mark.parametrize("name", ["resnet8", "us_mobilenet_v2", "mobilenet_v3_large"])
 def test_macs_agree_with_the_compilers_count_of_the_sliced_network(name, monkeypatch):
     monkeypatch.setattr(convolution, "ENOUGH", 1)  # packed convolutions multiply zeros, which XLA counts
-    net = dataclasses.replace(NETS[name](), image_shape=(128, 128, 3))
+    net = dataclasses.replace(named(name), image_shape=(128, 128, 3))
     subnet = subnet_of(net)
     shapes = {k: net.variable_shapes[k] for k in ("params", "affine", "batch_stats")}
 

@@ -8,12 +8,15 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any
 
+import jax
 from flax import linen as nn
 
 from slimjax.errors import UserError
+from slimjax.models import autoslim
 from slimjax.models.imagenet_resnet import ResNet
+from slimjax.models.inverted_residual import MNASNET, InvertedResidualNet
 from slimjax.models.mobilenet_v1 import MobileNetV1
-from slimjax.models.mobilenet_v2 import MobileNetV2
+from slimjax.models.mobilenet_v3 import SMALL, MobileNetV3
 from slimjax.models.resnet import CifarResNet
 from slimjax.widths import Rounding
 
@@ -28,6 +31,7 @@ class Entry:
       rounding, min_width: defaults of its width space.
       image_shape: [H, W, C] that its published costs refer to.
       convention: what those costs count, a key of `costs.CONVENTIONS`.
+      variants: published subnets: name to channels by group.
     """
 
     module: type[nn.Module]
@@ -36,6 +40,7 @@ class Entry:
     min_width: float
     image_shape: tuple[int, int, int]
     convention: str = "plain"
+    variants: autoslim.Variants = dataclasses.field(default_factory=dict)
 
     @property
     def defaults(self) -> dict[str, Any]:
@@ -61,8 +66,20 @@ def _imagenet_resnet(depth: int, min_width: float, convention: str, **fields: An
     return Entry(ResNet, fields, Rounding("truncate"), min_width, shape, convention)
 
 
-def _mobilenet(module: type[nn.Module], min_width: float) -> Entry:
-    return Entry(module, {}, Rounding("make_divisible", 8), min_width, (224, 224, 3), "slimmable")
+def _mobilenet(module: type[nn.Module], min_width: float, **fields: Any) -> Entry:
+    return Entry(module, fields, Rounding("make_divisible", 8), min_width, (224, 224, 3), "slimmable")
+
+
+def _mobilenet_v3(**fields: Any) -> Entry:
+    return Entry(MobileNetV3, fields, Rounding("truncate"), 0.42, (224, 224, 3))
+
+
+def _autoslim(module: type[nn.Module], variants: autoslim.Variants, **fields: Any) -> Entry:
+    """A supernet that loses 8 channels at a time; ResNet-50's narrowest published layer has 1/8 of them left."""
+    return Entry(module, fields, Rounding("multiple", 8), 0.125, (224, 224, 3), "slimmable", variants)
+
+
+_MNASNET: Mapping[str, Any] = MappingProxyType({"stages": MNASNET, "activation": jax.nn.relu})
 
 
 MODELS: Mapping[str, Entry] = MappingProxyType(
@@ -70,8 +87,11 @@ MODELS: Mapping[str, Entry] = MappingProxyType(
         # US- and S-MobileNets are the same modules: switchable norms live in the state, not in the network.
         "us_mobilenet_v1": _mobilenet(MobileNetV1, 0.25),
         "s_mobilenet_v1": _mobilenet(MobileNetV1, 0.25),
-        "us_mobilenet_v2": _mobilenet(MobileNetV2, 0.35),
-        "s_mobilenet_v2": _mobilenet(MobileNetV2, 0.35),
+        "us_mobilenet_v2": _mobilenet(InvertedResidualNet, 0.35),
+        "s_mobilenet_v2": _mobilenet(InvertedResidualNet, 0.35),
+        "mnasnet": _mobilenet(InvertedResidualNet, 0.35, **_MNASNET),
+        "mobilenet_v3_large": _mobilenet_v3(),
+        "mobilenet_v3_small": _mobilenet_v3(blocks=SMALL, tail=576, head=1024),
         "resnet8": _resnet(8),
         "resnet20": _resnet(20),
         "resnet32": _resnet(32),
@@ -81,6 +101,14 @@ MODELS: Mapping[str, Entry] = MappingProxyType(
         "resnet18": _imagenet_resnet(18, 0.42, "plain"),
         "resnet50": _imagenet_resnet(50, 0.42, "plain"),
         "s_resnet50": _imagenet_resnet(50, 0.25, "slimmable"),
+        "autoslim_mobilenet_v1": _autoslim(MobileNetV1, autoslim.MOBILENET_V1_VARIANTS, multiplier=1.5),
+        "autoslim_mobilenet_v2": _autoslim(
+            InvertedResidualNet, autoslim.MOBILENET_V2_VARIANTS, multiplier=1.5, fixed_tail=False
+        ),
+        "autoslim_mnasnet": _autoslim(
+            InvertedResidualNet, autoslim.MNASNET_VARIANTS, multiplier=1.5, fixed_tail=False, **_MNASNET
+        ),
+        "autoslim_resnet50": _autoslim(ResNet, autoslim.RESNET50_VARIANTS, depth=50, tied_inner=False),
     }
 )
 

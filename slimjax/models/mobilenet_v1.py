@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from slimjax.layers import BatchNorm, Conv, DepthwiseConv, FeatureMap, PoolingHead
-from slimjax.widths import Group, Widths
+from slimjax.widths import Group, Rounding, Widths
 
 # (channels, stride) of each separable block on ImageNet.
 BLOCKS = (
@@ -27,6 +27,7 @@ class MobileNetV1(nn.Module):
     """Depthwise-separable blocks with ReLU; nothing is tied but depthwise layers to their inputs.
 
     Args:
+      multiplier: all channels times this, rounded as US-Net rounds them.
       small_images: stem of stride 1, for images of 32 pixels (the 224-pixel strides are 2 for the stem
         and for four blocks). The usual CIFAR variant; the papers do not define one.
       norm, dtype: as in `CifarResNet`.
@@ -40,12 +41,13 @@ class MobileNetV1(nn.Module):
 
     @nn.compact
     def __call__(self, images: jax.Array, widths: Widths | None = None, train: bool = False) -> jax.Array:
-        stem = Group("stem", int(32 * self.multiplier))
+        scaled = Rounding("make_divisible", 8)
+        stem = Group("stem", scaled(32 * self.multiplier))
         stride = 1 if self.small_images else 2
         x = Conv(stem, stride=stride, dtype=self.dtype, name="stem")(FeatureMap.of(images, widths))
         x = self.norm(name="stem_norm")(x, train).map(jax.nn.relu)
         for i, (channels, stride) in enumerate(BLOCKS, 1):
-            group = Group(f"block{i}", int(channels * self.multiplier))
+            group = Group(f"block{i}", scaled(channels * self.multiplier))
             x = DepthwiseConv(stride=stride, dtype=self.dtype, name=f"block{i}_depthwise")(x)
             x = self.norm(name=f"block{i}_norm1")(x, train).map(jax.nn.relu)
             x = Conv(group, kernel_size=1, dtype=self.dtype, name=f"block{i}_pointwise")(x)

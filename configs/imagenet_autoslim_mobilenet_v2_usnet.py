@@ -1,0 +1,20 @@
+"""US-Net on ImageNet: AutoSlim's MobileNet V2 of 1.5 times the channels, at any width from 0.125 to 1.
+
+Paper: Yu and Huang, AutoSlim: Towards One-Shot Architecture Search for Channel Numbers, 2019
+  (the supernet, before it is slimmed; see recipes.imagenet_autoslim).
+Network: 25 groups, 28,304,848 MACs at width 0.125 to 672,926,784 at 1.
+Command: slimjax train --config configs/imagenet_autoslim_mobilenet_v2_usnet.py --workdir runs/autoslim_mobilenet_v2
+Hardware: 8 accelerators, or any number that divides 1,024.
+Expected: about 72 % top-1 at width 1 (an author to users; no table is published).
+Not run here yet.
+"""
+
+from ml_collections import ConfigDict
+
+from slimjax import recipes
+
+
+def get_config() -> ConfigDict:
+    config = recipes.imagenet_autoslim()
+    config.model.name = "autoslim_mobilenet_v2"
+    return config
