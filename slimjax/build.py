@@ -166,6 +166,7 @@ def make_supernet(
         rounding or entry.rounding,
         min_width or entry.min_width,
         entry.counts_pooling,
+        entry.max_width,
     )
 
 

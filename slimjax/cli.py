@@ -170,7 +170,7 @@ def _define_evaluate(parser: argparse.ArgumentParser) -> None:
 
 def _define_cost(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--model", required=True)
-    parser.add_argument("--width", type=float, help="uniform width multiplier (default: 1)")
+    parser.add_argument("--width", type=float, help="uniform width multiplier (default: the full network)")
     parser.add_argument("--subnet", help="channels by group, such as '{\"stage1\": 8}'; others stay full")
     parser.add_argument("--multiplier", type=float, help="of all channels, for example 2 for ResNet-20 2x")
     parser.add_argument("--num-classes", "--num_classes", type=int)

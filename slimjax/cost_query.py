@@ -22,22 +22,23 @@ def run(
 ) -> dict[str, Any]:
     """MACs per image and active parameters, with the counting conventions of the model's paper.
 
-    Any width in (0, 1] is answered, below the range that the paper trains too.
+    Any width above 0 is answered, below the range that the paper trains too; by default the full network.
     """
+    entry = models.lookup(name)
     if width is not None and subnet is not None:
         raise UserError("give --width or --subnet, not both.")
-    if width is not None and not 0 < width <= 1:
-        raise UserError(f"--width: expected a number above 0 and up to 1, got {width:g}.")
-    entry = models.lookup(name)
+    if width is not None and not 0 < width <= entry.max_width:
+        raise UserError(f"--width: expected a number above 0 and up to {entry.max_width:g}, got {width:g}.")
     options = _given(multiplier=_whole(multiplier), num_classes=num_classes)
     for key, value in {**options, **_given(image_size=image_size)}.items():
         if not 0 < value < math.inf:  # NaN fails here too
             raise UserError(f"--{key.replace('_', '-')}: expected a positive number, got {value}.")
-    if isinstance(options.get("multiplier"), float) and isinstance(entry.defaults["multiplier"], int):
+    if isinstance(options.get("multiplier"), float) and isinstance(entry.defaults.get("multiplier"), int):
         raise UserError(f"--multiplier: expected a whole number for {name}, got {multiplier}.")
     shape = entry.image_shape if image_size is None else (image_size, image_size, entry.image_shape[-1])
-    width = 1.0 if width is None and subnet is None else width
-    net = make_supernet(entry, entry.build(**options), shape, min_width=min(width or 1.0, entry.min_width))
+    width = entry.max_width if width is None and subnet is None else width
+    low = min(width or entry.min_width, entry.min_width)
+    net = make_supernet(entry, entry.build(**options), shape, min_width=low)
     chosen = net.space.uniform(width) if width is not None else net.space.from_channels(subnet or {})
     return {
         "model": name,

@@ -30,7 +30,7 @@ def macs(records: Records, space: WidthSpace, subnets: Subnet, *, pooling: bool 
     size = _sizer(space, subnets)
     total = np.zeros(np.shape(subnets)[:-1], np.int64)
     for record in records:
-        if record.kind == "GlobalPool":
+        if record.kind in ("GlobalPool", "AveragePool"):
             total = total + pooling * math.prod(record.in_size) * size(record.in_group)
         for array in record.arrays:
             if array.is_kernel:
@@ -62,6 +62,6 @@ def _sizer(space: WidthSpace, subnets: Subnet) -> Callable[[Axis], np.ndarray | 
     def size(axis: Axis) -> np.ndarray | int:
         if not isinstance(axis, Group):
             return axis
-        return axis.channels if axis.fixed else columns[..., space.index[axis.name]]
+        return axis.channels if axis.fixed else axis.entries(columns[..., space.index[axis.name]])
 
     return size

@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from slimjax.layers import Axis, FeatureMap, GlobalPool, SlimLayer
+from slimjax.layers import AveragePool, Axis, FeatureMap, GlobalPool, SlimLayer
 from slimjax.widths import Group, Rounding, WidthSpace
 
 
@@ -63,7 +63,7 @@ def trace(model: nn.Module, image_shape: Sequence[int]) -> Records:
         module, result = context.module, call(*args, **kwargs)
         if isinstance(module, SlimLayer) and context.method_name == "declare":
             arrays.setdefault(module.path, []).append(_array_record(*args, **kwargs))
-        elif isinstance(module, SlimLayer | GlobalPool) and context.method_name == "__call__":
+        elif isinstance(module, SlimLayer | GlobalPool | AveragePool) and context.method_name == "__call__":
             layers.append(_layer_record(module, args[0], result, arrays.pop(module.path, [])))
         return result
 
@@ -74,10 +74,10 @@ def trace(model: nn.Module, image_shape: Sequence[int]) -> Records:
     return tuple(layers)
 
 
-def width_space(records: Records, rounding: Rounding, min_width: float) -> WidthSpace:
+def width_space(records: Records, rounding: Rounding, min_width: float, max_width: float = 1.0) -> WidthSpace:
     """The space of all subnets of a traced network: its slimmable groups in order of first appearance."""
-    groups = dict.fromkeys(group for record in records for group in (record.in_group, record.out_group))
-    return WidthSpace(tuple(groups), rounding, min_width)
+    groups = dict.fromkeys(group.base for record in records for group in (record.in_group, record.out_group))
+    return WidthSpace(tuple(groups), rounding, min_width, max_width)
 
 
 def _array_record(name: str, init: object, axes: Sequence[Axis], collection: str = "params") -> ArrayRecord:
@@ -105,8 +105,8 @@ def _check_groups(layers: Sequence[LayerRecord]) -> None:
     seen: dict[str, Group] = {}
     for record in layers:
         for group in (record.in_group, record.out_group):
-            if seen.setdefault(group.name, group) != group:
+            if seen.setdefault(group.name, group.base) != group.base:
                 raise ValueError(
-                    f"layer {'/'.join(record.path)}: group {group.name!r} is {group}, "
+                    f"layer {'/'.join(record.path)}: group {group.name!r} is {group.base}, "
                     f"but was {seen[group.name]} before. One name, one group."
                 )

@@ -21,6 +21,7 @@ class Supernet:
 
     Args:
       counts_pooling: whether `macs` includes average pooling (see `costs.macs`).
+      max_width: the width that means full size (see `widths.WidthSpace`).
     """
 
     model: nn.Module
@@ -28,6 +29,7 @@ class Supernet:
     rounding: Rounding
     min_width: float
     counts_pooling: bool = True
+    max_width: float = 1.0
 
     @functools.cached_property
     def records(self) -> records.Records:
@@ -35,7 +37,7 @@ class Supernet:
 
     @functools.cached_property
     def space(self) -> WidthSpace:
-        return records.width_space(self.records, self.rounding, self.min_width)
+        return records.width_space(self.records, self.rounding, self.min_width, self.max_width)
 
     @functools.cached_property
     def variable_shapes(self) -> Mapping[str, Any]:

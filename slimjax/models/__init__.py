@@ -28,6 +28,7 @@ class Entry:
       rounding, min_width: defaults of its width space.
       image_shape: [H, W, C] that its published costs refer to.
       counts_pooling: whether those costs include average pooling.
+      max_width: the width that means full size (see `widths.WidthSpace`).
     """
 
     module: type[nn.Module]
@@ -36,6 +37,7 @@ class Entry:
     min_width: float
     image_shape: tuple[int, int, int]
     counts_pooling: bool
+    max_width: float = 1.0
 
     @property
     def defaults(self) -> dict[str, Any]:
