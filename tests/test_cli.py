@@ -108,6 +108,12 @@ def test_arguments_that_no_verb_knows_are_refused(refused, arguments, parts):
         (["--multiplier", "0"], ["--multiplier: expected a positive number, got 0"]),
         (["--multiplier", "nan"], ["--multiplier: expected a positive number, got nan"]),
         (["--multiplier", "1.5"], ["--multiplier: expected a whole number for resnet20, got 1.5"]),
+        (["--model", "resnet50", "--multiplier", "1.5"], ["unknown fields ['multiplier']"]),
+        (["--model", "s_shufflenet", "--width", "2.5"], ["expected a number above 0 and up to 2, got 2.5"]),
+        (
+            ["--model", "s_shufflenet", "--subnet", '{"stem": 25}'],
+            ["stem: 25 (legal: 12 to 48 in steps of 3)"],
+        ),
         (["--num-classes", "-1"], ["--num-classes: expected a positive number, got -1"]),
         (["--image-size", "0"], ["--image-size: expected a positive number, got 0"]),
     ],
@@ -132,6 +138,10 @@ def test_cost_prints_one_line_of_json(capsys):
     assert cli.main(["cost", "--model", "resnet20", "--width", "0.5", "--json"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert [json.loads(line) for line in lines] == [cost_query.run("resnet20", width=0.5)]
+
+
+def test_cost_is_of_the_full_network_by_default():
+    assert cost_query.run("s_shufflenet") == cost_query.run("s_shufflenet", width=2.0)
 
 
 def test_cost_answers_below_the_trained_range():
@@ -181,7 +191,7 @@ def test_cost_prints_units_for_people(capsys):
         ("data.augment=blur", ["config.data.augment: expected one of", "'blur'"]),
         ("evaluation.widths=abc", ["config.evaluation.widths: expected a tuple of numbers", "('abc',)"]),
         ("evaluation.widths=0.1,1", ["config.evaluation.widths: expected 0.25", "[0.1]"]),
-        ("evaluation.widths=0.5,1.5", ["config.evaluation.widths", "up to 1"]),
+        ("evaluation.widths=0.5,1.5", ["config.evaluation.widths: expected 0.25", "to 1; got [1.5]"]),
         ("evaluation.split=holdout", ["images in split 'holdout'", "Set data.holdout"]),
         ("data.num_classes=11", ["expected num_classes 11 (from the config), got 10 in the data"]),
         ("data.holdout=1297", ["data.holdout from 0 to 1296, got 1297"]),

@@ -15,6 +15,7 @@ from slimjax.models.imagenet_resnet import ResNet
 from slimjax.models.mobilenet_v1 import MobileNetV1
 from slimjax.models.mobilenet_v2 import MobileNetV2
 from slimjax.models.resnet import CifarResNet
+from slimjax.models.shufflenet import ShuffleNet
 from slimjax.widths import Rounding
 
 
@@ -67,6 +68,11 @@ def _mobilenet(module: type[nn.Module], min_width: float) -> Entry:
     return Entry(module, {}, Rounding("make_divisible", 8), min_width, (224, 224, 3), counts_pooling=True)
 
 
+def _shufflenet() -> Entry:
+    shape = (224, 224, 3)
+    return Entry(ShuffleNet, {}, Rounding("truncate"), 0.5, shape, counts_pooling=True, max_width=2.0)
+
+
 MODELS: Mapping[str, Entry] = MappingProxyType(
     {
         # US- and S-MobileNets are the same modules: switchable norms live in the state, not in the network.
@@ -74,6 +80,7 @@ MODELS: Mapping[str, Entry] = MappingProxyType(
         "s_mobilenet_v1": _mobilenet(MobileNetV1, 0.25),
         "us_mobilenet_v2": _mobilenet(MobileNetV2, 0.35),
         "s_mobilenet_v2": _mobilenet(MobileNetV2, 0.35),
+        "s_shufflenet": _shufflenet(),
         "resnet8": _resnet(8),
         "resnet20": _resnet(20),
         "resnet32": _resnet(32),
