@@ -14,6 +14,7 @@ import pytest
 from slimjax import cli, cost_query, evaluate_run, sharding
 from slimjax.build import build
 from slimjax.checkpoint import Checkpointer
+from slimjax.config import validate
 from slimjax.errors import UserError
 from slimjax.train import checkpoints, claim
 
@@ -208,6 +209,11 @@ def test_train_refuses_override(refused, tmp_path, override, parts):
 def test_train_refuses_an_override_without_equals_sign(refused, tmp_path):
     message = refused("train", "--config", DIGITS, "--workdir", str(tmp_path), "--config.seed", "5")
     assert "unexpected arguments: 5. Config fields are set by --config.key=value" in message
+
+
+def test_config_takes_widths_up_to_the_largest_of_the_model():
+    overrides = ["--config.model.name=s_shufflenet", "--config.evaluation.widths=0.5,2"]
+    validate(cli._load_config(DIGITS, overrides), device_count=8)
 
 
 def test_train_reports_all_mistakes_at_once(refused, tmp_path):
