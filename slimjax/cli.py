@@ -204,7 +204,7 @@ def _define_evaluate(parser: argparse.ArgumentParser) -> None:
 
 def _define_cost(parser: argparse.ArgumentParser) -> None:
     _define_network(parser)
-    parser.add_argument("--width", type=float, help="uniform width multiplier (default: 1)")
+    parser.add_argument("--width", type=float, help="uniform width multiplier (default: the full network)")
     parser.add_argument("--subnet", help="channels by group, such as '{\"stage1\": 8}'; others stay full")
     parser.add_argument(
         "--variant", help="a published subnet of the model, such as 305M of autoslim_mobilenet_v2"

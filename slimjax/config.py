@@ -101,11 +101,11 @@ def _optional(rule: Rule) -> Rule:
     return (lambda v: v is None or rule[0](v)), f"{rule[1]}, or None"
 
 
-def _numbers(low: float, high: float) -> Rule:
-    inner, _ = _number(low, high, open_low=True)
+def _numbers(low: float) -> Rule:
+    inner, span = _number(low, open_low=True)
     return (
         lambda v: isinstance(v, tuple | list) and all(inner(x) for x in v),
-        f"a tuple of numbers above {low:g}" + (f" up to {high:g}" if high < math.inf else ""),
+        span.replace("a number", "a tuple of numbers"),
     )
 
 
@@ -121,7 +121,7 @@ RULES: Mapping[str, Rule] = MappingProxyType(
         "data.augment": _one_of(*augment.AUGMENTATIONS),
         "data.statistics": _optional(_one_of(*augment.STATISTICS)),
         "model.name": _one_of(*models.MODELS),
-        "model.min_width": _optional(_number(0, 1, open_low=True)),
+        "model.min_width": _optional(_number(0, open_low=True)),
         "model.rounding": _optional(_one_of(*Rounding.POLICIES)),
         "model.divisor": _optional(_integer(1)),
         "model.dtype": _one_of("float32", "bfloat16"),
@@ -144,13 +144,13 @@ RULES: Mapping[str, Rule] = MappingProxyType(
         "optimizer.schedule": _one_of(*optimizers.SCHEDULES),
         "optimizer.warmup_epochs": _number(0),
         "optimizer.factor": _number(0, 1, open_low=True),
-        "optimizer.milestones": _numbers(0, math.inf),
+        "optimizer.milestones": _numbers(0),
         "optimizer.momentum": _number(0, 1),
         "optimizer.weight_decay": _number(0),
         "optimizer.clip_norm": _optional(_number(0, open_low=True)),
         "calibration.images": _integer(1),
         "calibration.batch_size": _integer(2),
-        "evaluation.widths": _numbers(0, 1),
+        "evaluation.widths": _numbers(0),
         "evaluation.split": _one_of("train", "holdout", "test"),
         "evaluation.batch_size": _integer(1),
     }
@@ -231,7 +231,15 @@ def _misfits(config: ConfigDict, available: int) -> list[str]:
             f"config.calibration.images: expected a multiple of calibration.batch_size "
             f"({config.calibration.batch_size}); got {config.calibration.images}"
         )
-    low = config.model.min_width or models.lookup(config.model.name).min_width
-    if too_small := [w for w in config.evaluation.widths if w < low]:
-        errors.append(f"config.evaluation.widths: expected {low:g} (model.min_width) to 1; got {too_small}")
-    return errors
+    return errors + _widths_outside(config)
+
+
+def _widths_outside(config: ConfigDict) -> list[str]:
+    """Widths outside the model's range."""
+    entry = models.lookup(config.model.name)
+    low, high = config.model.min_width or entry.min_width, entry.max_width
+    if low > high:
+        return [f"config.model.min_width: expected a number above 0 to {high:g}; got {low}"]
+    if outside := [w for w in config.evaluation.widths if not low <= w <= high]:
+        return [f"config.evaluation.widths: expected {low:g} (model.min_width) to {high:g}; got {outside}"]
+    return []

@@ -29,6 +29,30 @@ def convolve(x: jax.Array, kernel: jax.Array, stride: int = 1, groups: int = 1) 
     return _packable(x, kernel) if packs else _plain(x, kernel, stride, groups)
 
 
+def dense_kernel(kernel: jax.Array, groups: int, shuffled: bool = False) -> jax.Array:
+    """The kernel [k, k, C, D] of the ungrouped convolution that equals an interleaved grouped one.
+
+    Input and output channels c belong to group c mod `groups`. Kernel entry [i, d] meets input channel
+    `groups * i + j` for the one j that is in the group of output d; all others meet a zero. With `shuffled`,
+    input channels change groups by a fixed permutation within each `groups` neighbours: those of the i-th
+    move on by i groups, so every group receives channels of all former groups.
+
+    This runs `groups` times the multiplications that costs count, most of them by zero. It is still quicker
+    than to gather the channels of each group: with 3 groups and ShuffleNet's sizes the TPU v5e compiler
+    estimates 0.3 to 0.7 of the cycles that `feature_group_count` needs. Many groups would want another way.
+
+    Args:
+      kernel: [k, k, C / groups, D].
+    """
+    if groups == 1:
+        return kernel
+    inputs, outputs = kernel.shape[2] * groups, kernel.shape[3]
+    channels = jnp.arange(inputs)
+    group = (channels + channels // groups if shuffled else channels) % groups
+    meets = group[:, None] == (jnp.arange(outputs) % groups)[None]
+    return jnp.where(meets[None, None], jnp.repeat(kernel, groups, 2), jnp.zeros((), kernel.dtype))
+
+
 def _plain(x: jax.Array, kernel: jax.Array, stride: int = 1, groups: int = 1) -> jax.Array:
     pad = kernel.shape[0] // 2
     return _window(x, kernel, (stride, stride), pad, groups)

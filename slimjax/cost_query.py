@@ -27,19 +27,19 @@ def run(
       table: path of a latency table; `monotone`: repair it first (`latency.monotone`).
       network: arguments of `supernet.named`.
 
-    Any width in (0, 1] is answered, below the range that the paper trains too.
+    Any width above 0 is answered, below the range that the paper trains too; by default the full network.
     """
     chosen_by = {"width": width, "subnet": subnet, "variant": variant}
     if len(given := [flag for flag, value in chosen_by.items() if value is not None]) > 1:
         raise UserError(f"give {' or '.join(f'--{flag}' for flag in given)}, not both.")
-    if width is not None and not 0 < width <= 1:
-        raise UserError(f"--width: expected a number above 0 and up to 1, got {width:g}.")
+    entry = models.lookup(name)
+    if width is not None and not 0 < width <= entry.max_width:
+        raise UserError(f"--width: expected a number above 0 and up to {entry.max_width:g}, got {width:g}.")
     if batch < 1:
         raise UserError(f"--batch: expected a positive number, got {batch}.")
-    entry = models.lookup(name)
     subnet = _variant(name, entry, variant) if variant is not None else subnet
-    width = 1.0 if width is None and subnet is None else width
-    lowest = min(width or 1.0, entry.min_width)
+    width = entry.max_width if width is None and subnet is None else width
+    lowest = min(width or entry.min_width, entry.min_width)
     net = supernet.named(name, min_width=lowest, **network)
     chosen = net.space.uniform(width) if width is not None else net.space.from_channels(subnet or {})
     answer = {

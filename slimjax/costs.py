@@ -106,7 +106,7 @@ class PeakMemory:
         return _apply(evaluate, channels)
 
 
-POOLS = ("GlobalPool",)
+POOLS = ("GlobalPool", "AveragePool")
 """Layers that average."""
 
 
@@ -192,6 +192,7 @@ class _Terms:
             elif axis.fixed:
                 product *= axis.channels
             else:
+                product *= axis.ratio
                 columns.append(self.space.index[axis.name])
         self.sums[tuple(sorted(columns))] += product
 

@@ -17,13 +17,14 @@ from __future__ import annotations
 import dataclasses
 import functools
 from collections.abc import Callable, Mapping, Sequence
+from fractions import Fraction
 from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from slimjax.convolution import convolve
+from slimjax.convolution import convolve, dense_kernel
 from slimjax.widths import Group, Width, Widths
 
 Axis = int | Group
@@ -50,7 +51,12 @@ class FeatureMap:
         return cls(image, Group("image", image.shape[-1], fixed=True), widths or Widths())
 
     def width_of(self, group: Group) -> Width:
-        return self.widths.get(group.name, Width(group.channels))
+        """The width of an axis: that of its group, times the axis's ratio."""
+        width = self.widths.get(group.name)
+        if width is None:
+            return Width(group.channels)
+        active = None if width.active is None else group.entries(width.active)
+        return Width(group.entries(width.size), active)
 
     def map(self, function: Callable[[jax.Array], jax.Array]) -> FeatureMap:
         """Applies an elementwise or pooling function; inactive channels stay zero."""
@@ -110,6 +116,25 @@ class PadShortcut(Layer):
         return x.with_value(mask_axis(value, width, -1), self.group)
 
 
+class Concatenate(Layer):
+    """The channels of two maps, whose axes must be multiples a and b of one group: a + b times that group.
+
+    Differs: from putting one behind the other, by the order. For each channel of the group come `a` of the
+    first, then `b` of the second, so that leading slices of both are together a leading slice of the result.
+    """
+
+    def __call__(self, x: FeatureMap, y: FeatureMap) -> FeatureMap:
+        if x.group.base != y.group.base:
+            raise TypeError(
+                f"cannot concatenate feature maps of different groups: {x.group.name!r} and {y.group.name!r}. "
+                "Give both a multiple of one group (Group.times)."
+            )
+        size = x.width_of(x.group.base).size
+        parts = [z.value.reshape(*z.value.shape[:-1], size, -1) for z in (x, y)]
+        value = jnp.concatenate(parts, -1).reshape(*x.value.shape[:-1], -1)
+        return x.with_value(value, x.group.base.times(x.group.ratio + y.group.ratio))
+
+
 class SlimLayer(Layer):
     """Base of the layers that own arrays: declare at full size, use at the size of the subnet."""
 
@@ -165,18 +190,31 @@ def ones(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
 
 
 class Conv(SlimLayer):
-    """Convolution into `group`, padded by kernel_size // 2 on every side (unlike TensorFlow's SAME)."""
+    """Convolution into `group`, padded by kernel_size // 2 on every side (unlike TensorFlow's SAME).
+
+    A grouped convolution stores a kernel of [k, k, c_in / conv_groups, c_out]; both counts must be multiples
+    of `conv_groups` at every width (`Group.multiple_of`).
+    Differs: channels of a grouped convolution are interleaved: c belongs to conv group c mod conv_groups, so
+    that every leading slice has equally many in each. It is computed as one convolution with the kernel of
+    `convolution.dense_kernel`.
+
+    Args:
+      shuffled: as after a channel shuffle of the input, without moving a channel (see `dense_kernel`).
+    """
 
     group: Group
     kernel_size: int = 3
     stride: int = 1
+    conv_groups: int = 1
+    shuffled: bool = False
     use_bias: bool = False
     dtype: Any = jnp.float32
 
     @nn.compact
     def __call__(self, x: FeatureMap) -> FeatureMap:
-        k = self.kernel_size
-        kernel = self.weight("kernel", conv_init, (k, k, x.group, self.group), x)
+        k, inputs = self.kernel_size, x.group.times(Fraction(1, self.conv_groups))
+        kernel = self.weight("kernel", conv_init, (k, k, inputs, self.group), x)
+        kernel = dense_kernel(kernel, self.conv_groups, self.shuffled)
         value = _convolve(x.value, kernel, self.stride, self.dtype)
         if self.use_bias:
             value += _spread(self.weight("bias", zeros, (self.group,), x).astype(self.dtype), value)
@@ -308,6 +346,18 @@ class BatchNorm(SlimLayer):
     def _statistics(self, x: FeatureMap) -> tuple[nn.Variable, nn.Variable]:
         mean = self.declare("mean", zeros, (x.group,), "batch_stats")
         return mean, self.declare("var", ones, (x.group,), "batch_stats")
+
+
+class AveragePool(Layer):
+    """Mean over windows, padded by kernel_size // 2 on every side; the zeros of the padding count."""
+
+    kernel_size: int = 3
+    stride: int = 2
+
+    @nn.compact
+    def __call__(self, x: FeatureMap) -> FeatureMap:
+        k, s, pad = self.kernel_size, self.stride, self.kernel_size // 2
+        return x.map(lambda value: nn.avg_pool(value, (k, k), (s, s), ((pad, pad), (pad, pad))))
 
 
 class GlobalPool(Layer):

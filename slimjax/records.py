@@ -37,7 +37,11 @@ class ArrayRecord:
 
 @dataclasses.dataclass(frozen=True)
 class LayerRecord:
-    """One layer call: where it is, what it is, its groups, its arrays, and its spatial sizes [H, W]."""
+    """One layer call: where it is, what it is, its groups, its arrays, and its spatial sizes [H, W].
+
+    Args:
+      options: "field=value" of what else it was made with that differs from its class's default.
+    """
 
     path: tuple[str, ...]
     kind: str
@@ -48,6 +52,7 @@ class LayerRecord:
     in_size: tuple[int, ...]
     out_size: tuple[int, ...]
     arrays: tuple[ArrayRecord, ...]
+    options: tuple[str, ...] = ()
 
     @property
     def has_kernel(self) -> bool:
@@ -105,10 +110,10 @@ def trace(model: nn.Module, image_shape: Sequence[int]) -> Records:
     return Records(tuple(scribe.layers), tuple(scribe.ops))
 
 
-def width_space(records: Records, rounding: Rounding, min_width: float) -> WidthSpace:
+def width_space(records: Records, rounding: Rounding, min_width: float, max_width: float = 1.0) -> WidthSpace:
     """The space of all subnets of a traced network: its slimmable groups in order of first appearance."""
-    groups = dict.fromkeys(group for record in records for group in (record.in_group, record.out_group))
-    return WidthSpace(tuple(groups), rounding, min_width)
+    groups = dict.fromkeys(group.base for record in records for group in (record.in_group, record.out_group))
+    return WidthSpace(tuple(groups), rounding, min_width, max_width)
 
 
 @functools.partial(
@@ -227,6 +232,23 @@ def _layer_record(
         in_size=x.value.shape[1:-1],
         out_size=y.value.shape[1:-1],
         arrays=tuple(arrays),
+        options=_options(module),
+    )
+
+
+_SHOWN_ELSEWHERE = ("kernel_size", "stride", "use_bias", "epsilon", "sync", "unbiased")
+"""Fields that a record has otherwise, or that cost nothing."""
+
+
+def _options(module: nn.Module) -> tuple[str, ...]:
+    fields = [field for field in dataclasses.fields(module) if field.name not in _SHOWN_ELSEWHERE]
+    values = [
+        (field, getattr(module, field.name)) for field in fields if field.name not in ("name", "parent")
+    ]
+    return tuple(
+        f"{field.name}={value}"
+        for field, value in values
+        if isinstance(value, bool | int | float | str) and value != field.default
     )
 
 
@@ -234,8 +256,8 @@ def _check_groups(layers: Sequence[LayerRecord]) -> None:
     seen: dict[str, Group] = {}
     for record in layers:
         for group in (record.in_group, record.out_group):
-            if seen.setdefault(group.name, group) != group:
+            if seen.setdefault(group.name, group.base) != group.base:
                 raise ValueError(
-                    f"layer {'/'.join(record.path)}: group {group.name!r} is {group}, "
+                    f"layer {'/'.join(record.path)}: group {group.name!r} is {group.base}, "
                     f"but was {seen[group.name]} before. One name, one group."
                 )

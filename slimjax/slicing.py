@@ -26,7 +26,9 @@ def cut(records: Records, space: WidthSpace, variables: Mapping[str, Any], subne
     lengths = space.to_channels(space.check(subnet))
 
     def length(axis: Axis) -> int:
-        return lengths.get(axis.name, axis.channels) if isinstance(axis, Group) else axis
+        if not isinstance(axis, Group):
+            return axis
+        return axis.channels if axis.fixed else axis.entries(lengths[axis.name])
 
     stored = traverse_util.flatten_dict(variables)
     flat: dict[tuple[str, ...], jax.Array] = {}

@@ -24,6 +24,7 @@ class Supernet:
 
     Args:
       convention: what `macs` counts.
+      max_width: the width that means full size (see `widths.WidthSpace`).
     """
 
     model: nn.Module
@@ -31,6 +32,7 @@ class Supernet:
     rounding: Rounding
     min_width: float
     convention: costs.Convention = costs.CONVENTIONS["slimmable"]
+    max_width: float = 1.0
 
     @functools.cached_property
     def records(self) -> records.Records:
@@ -38,7 +40,7 @@ class Supernet:
 
     @functools.cached_property
     def space(self) -> WidthSpace:
-        return records.width_space(self.records, self.rounding, self.min_width)
+        return records.width_space(self.records, self.rounding, self.min_width, self.max_width)
 
     @functools.cached_property
     def variable_shapes(self) -> Mapping[str, Any]:
@@ -84,6 +86,7 @@ def make_supernet(
         rounding or entry.rounding,
         min_width or entry.min_width,
         costs.CONVENTIONS[entry.convention],
+        entry.max_width,
     )
 
 

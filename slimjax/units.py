@@ -130,7 +130,7 @@ def _unit(records: Records, positions: range) -> Unit:
         if isinstance(axis, Group)
     ]
     passed = [op.group for op in (*sources.values(), *ops.values())]
-    axes = tuple(dict.fromkeys(group for group in (*kernel, *passed) if not group.fixed))
+    axes = tuple(dict.fromkeys(group.base for group in (*kernel, *passed) if not group.fixed))
     key = _key(ops, inputs, outputs, sources, axes)
     return Unit(key, axes, inputs, outputs, ops, sources, within)
 
@@ -164,9 +164,17 @@ def _word(op: Op, letters: Mapping[str, str]) -> str:
     spatial = record.has_kernel and record.in_size
     kernel = f"{record.kernel_size}x{record.kernel_size}" if spatial else ""
     stride = f"/{record.stride}" if record.stride > 1 else ""
+    options = f"[{' '.join(record.options)}]" if record.options else ""
     bias = "+bias" if any(a.collection == "params" and not a.is_kernel for a in record.arrays) else ""
     channels = f" {_letter(record.in_group, letters)}>{_letter(record.out_group, letters)}"
-    return record.kind + kernel + stride + bias + (channels if record.has_kernel or not op.in_place else "")
+    return (
+        record.kind
+        + kernel
+        + stride
+        + options
+        + bias
+        + (channels if record.has_kernel or not op.in_place else "")
+    )
 
 
 def _shape(op: Op, letters: Mapping[str, str]) -> str:
@@ -174,7 +182,9 @@ def _shape(op: Op, letters: Mapping[str, str]) -> str:
 
 
 def _letter(group: Group, letters: Mapping[str, str]) -> str:
-    return letters.get(group.name, str(group.channels))
+    if group.fixed:
+        return str(group.channels)
+    return letters[group.name] if group.ratio == 1 else f"{group.ratio}{letters[group.name]}"
 
 
 def _digest(op: Op) -> str:
@@ -185,4 +195,6 @@ def _digest(op: Op) -> str:
 
 
 def _length(sizes: Sizes, axis: Axis) -> int:
-    return sizes.get(axis.name, axis.channels) if isinstance(axis, Group) else axis
+    if not isinstance(axis, Group):
+        return axis
+    return axis.channels if axis.fixed else axis.entries(sizes[axis.name])

@@ -15,7 +15,8 @@ import functools
 import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from typing import ClassVar
+from fractions import Fraction
+from typing import ClassVar, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -25,6 +26,8 @@ from slimjax.errors import UserError
 
 Subnet = np.ndarray
 """int32 [G]: active channels of each slimmable group, in the order of `WidthSpace.groups`."""
+
+Count = TypeVar("Count", int, np.ndarray, jax.Array)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,32 +68,67 @@ class Rounding:
 
 @dataclasses.dataclass(frozen=True)
 class Group:
-    """A named set of tensor axes that always have the same width.
+    """A named set of tensor axes that always have the same width, or a fixed multiple of it (`times`).
 
     Everything tied by a residual addition or a depthwise convolution is one group.
 
     Args:
       name: unique in the network.
-      channels: the full size.
+      channels: the full size of the axis.
       unit: a uniform width w gives `unit * round(w * channels / unit)` channels: the expanded group of
         an inverted residual is `unit` times its (rounded) input (US-Net, MobileNetV2).
       fixed: never narrowed (image channels, class logits, US-Net's 1280-channel tail).
+      multiple_of: every legal count is a multiple of it: grouped convolutions share channels out equally.
+      ratio: entries of this axis for each channel of the group; made by `times`.
+
+    Raises:
+      UserError: counts that are not whole multiples, at full size or at some legal width.
     """
 
     name: str
     channels: int
     unit: int = 1
     fixed: bool = False
+    multiple_of: int = 1
+    ratio: Fraction = Fraction(1)
 
     def __post_init__(self) -> None:
         if self.channels < 1:
             raise UserError(f"group {self.name!r}: expected at least 1 channel, got {self.channels}.")
+        total = self.channels / self.ratio
+        if total % self.multiple_of:
+            raise UserError(f"group {self.name!r}: expected a multiple of {self.multiple_of}, got {total}.")
+        if ((total if self.fixed else self.multiple_of) * self.ratio).denominator != 1:
+            raise UserError(
+                f"group {self.name!r}: {self.ratio} of its channels is not a whole number at every width. "
+                f"Give it multiple_of={self.ratio.denominator}."
+            )
 
-    def at(self, width: float, rounding: Rounding) -> int:
-        """Channels at a uniform width multiplier in (0, 1]."""
-        if self.fixed or width == 1:
+    @property
+    def base(self) -> Group:
+        """The group itself, of which this axis has a multiple."""
+        return dataclasses.replace(self, channels=int(self.channels / self.ratio), ratio=Fraction(1))
+
+    def times(self, factor: int | Fraction) -> Group:
+        """The axis that has `factor` times as many entries at every width: of the same name, so tied to it."""
+        return dataclasses.replace(self, channels=int(self.channels * factor), ratio=self.ratio * factor)
+
+    def entries(self, count: Count) -> Count:
+        """Entries of this axis when its group has `count` channels."""
+        if self.ratio == 1:
+            return count
+        return count * self.ratio.numerator // self.ratio.denominator
+
+    def at(self, fraction: float, rounding: Rounding) -> int:
+        """Channels at a fraction, in (0, 1], of the full size."""
+        if self.fixed or fraction == 1:
             return self.channels
-        return min(self.channels, self.unit * rounding(self.channels * width / self.unit))
+        unit = math.lcm(self.unit, self.multiple_of)
+        return min(self.channels, unit * rounding(self.channels * fraction / unit))
+
+    def step(self, rounding: Rounding) -> int:
+        """Distance between legal channel counts."""
+        return math.lcm(rounding.step, self.multiple_of)
 
 
 @functools.partial(jax.tree_util.register_dataclass, data_fields=["active"], meta_fields=["size"])
@@ -134,18 +172,23 @@ class Widths(Mapping[str, Width]):
 
 @dataclasses.dataclass(frozen=True)
 class WidthSpace:
-    """All subnets of a network: ordered slimmable groups with their rounding policy and smallest width.
+    """All subnets of a network: ordered slimmable groups with their rounding policy and range of widths.
+
+    Args:
+      max_width: the width that means full size. Above 1 where a paper counts widths from a network smaller
+        than the largest that it trains (S-ShuffleNet: .5, 1 and 2).
 
     Raises:
-      UserError: if `min_width` lies outside (0, 1].
+      UserError: if `min_width` lies outside (0, max_width].
     """
 
     groups: tuple[Group, ...]
     rounding: Rounding = Rounding()
     min_width: float = 0.25
+    max_width: float = 1.0
 
     def __post_init__(self) -> None:
-        _check_width("min_width", self.min_width, low=0.0)
+        _check_width("min_width", self.min_width, low=0.0, high=self.max_width)
         object.__setattr__(self, "groups", tuple(g for g in self.groups if not g.fixed))
 
     @functools.cached_property
@@ -167,21 +210,20 @@ class WidthSpace:
 
         The published `make_divisible` is not monotone under half a divisor: 1.6 gives 9, and 4 gives 8.
         """
-        widths = np.linspace(self.min_width, 1.0, 1001)
-        return np.array([min(g.at(w, self.rounding) for w in widths) for g in self.groups], np.int32)
+        widths = np.linspace(self.min_width, self.max_width, 1001)
+        return np.array([min(self._at(g, w) for w in widths) for g in self.groups], np.int32)
 
     def uniform(self, width: float) -> Subnet:
-        """The subnet in which every group has the same width multiplier, `min_width` to 1."""
-        _check_width("width", width, low=self.min_width)
-        return np.array([g.at(width, self.rounding) for g in self.groups], np.int32)
+        """The subnet in which every group has the same width multiplier, `min_width` to `max_width`."""
+        _check_width("width", width, self.min_width, self.max_width)
+        return np.array([self._at(g, width) for g in self.groups], np.int32)
 
     def layerwise(self, widths: Sequence[float]) -> Subnet:
-        """The subnet with one width multiplier per group, each `min_width` to 1."""
+        """The subnet with one width multiplier per group, each `min_width` to `max_width`."""
         self._check_length(widths)
         for group, width in zip(self.groups, widths, strict=True):
-            _check_width(f"width of group {group.name!r}", width, low=self.min_width)
-        pairs = zip(self.groups, widths, strict=True)
-        return np.array([g.at(w, self.rounding) for g, w in pairs], np.int32)
+            _check_width(f"width of group {group.name!r}", width, self.min_width, self.max_width)
+        return np.array([self._at(g, w) for g, w in zip(self.groups, widths, strict=True)], np.int32)
 
     def from_channels(self, channels: Mapping[str, int]) -> Subnet:
         """The subnet with the given channels; groups that are not named keep their full size."""
@@ -205,7 +247,7 @@ class WidthSpace:
         """
         self._check_length(subnet)
         bad = [
-            f"{g.name}: {n!r} (legal: {low} to {g.channels} in steps of {self.rounding.step})"
+            f"{g.name}: {n!r} (legal: {low} to {g.channels} in steps of {g.step(self.rounding)})"
             for g, n, low in zip(self.groups, subnet, self.lowest, strict=True)
             if not self._legal(g, n, low)
         ]
@@ -236,6 +278,9 @@ class WidthSpace:
         triples = zip(self.groups, sizes, counts, strict=True)
         return Widths({g.name: Width(int(size), count) for g, size, count in triples}, batch_axis)
 
+    def _at(self, group: Group, width: float) -> int:
+        return group.at(width / self.max_width, self.rounding)
+
     def _check_length(self, vector: Sequence[float] | Subnet) -> None:
         if len(vector) != len(self.groups):
             raise UserError(
@@ -249,7 +294,7 @@ class WidthSpace:
 
     def _legal(self, group: Group, channels: float, low: int) -> bool:
         whole = isinstance(channels, int | np.integer) and not isinstance(channels, bool)
-        on_grid = whole and (channels % self.rounding.step == 0 or channels in self._off_grid(group))
+        on_grid = whole and (channels % group.step(self.rounding) == 0 or channels in self._off_grid(group))
         return bool(on_grid and low <= channels <= group.channels)
 
 
@@ -265,7 +310,7 @@ def named_width(name: str) -> float | None:
     return float(match[1]) if match else None
 
 
-def _check_width(what: str, width: float, low: float) -> None:
+def _check_width(what: str, width: float, low: float, high: float) -> None:
     number = isinstance(width, int | float | np.number) and not isinstance(width, bool)
-    if not number or not math.isfinite(width) or not 0 < width <= 1 or width < low:
-        raise UserError(f"{what}: expected a number from {low:g} to 1, got {width!r}.")
+    if not number or not math.isfinite(width) or not 0 < width <= high or width < low:
+        raise UserError(f"{what}: expected a number from {low:g} to {high:g}, got {width!r}.")

@@ -115,6 +115,16 @@ def test_usnet_draws_one_continuous_width_for_the_whole_network():
     assert {tuple(row) for row in draws} == uniform, "every uniform subnet occurs, and nothing else"
 
 
+def test_usnet_covers_a_range_that_ends_above_one():
+    engine = engine_of()
+    engine = dataclasses.replace(engine, net=dataclasses.replace(engine.net, min_width=0.5, max_width=2.0))
+    algorithm, space = usnet(engine), engine.net.space
+    draws = np.concatenate([algorithm.propose({}, step) for step in range(400)])
+    assert {tuple(row) for row in draws} == {tuple(space.uniform(w)) for w in np.linspace(0.5, 1.9999, 2000)}
+    names = list(algorithm.finish(algorithm.init(0), None))
+    assert (names[0], names[-1]) == ("w0.50", "w2.00")
+
+
 def test_one_subnet_is_a_plain_step():
     """Against a step written out with Flax and Optax, for US-Net with n = 1 and S-Net with one switch."""
     engine = engine_of()

@@ -14,6 +14,7 @@ import pytest
 from slimjax import cli, cost_query, evaluate_run, sharding
 from slimjax.build import build
 from slimjax.checkpoint import Checkpointer
+from slimjax.config import validate
 from slimjax.errors import UserError
 from slimjax.train import checkpoints, claim
 
@@ -115,6 +116,11 @@ def test_arguments_that_no_verb_knows_are_refused(refused, arguments, parts):
         (["--multiplier", "nan"], ["--multiplier: expected a positive number, got nan"]),
         (["--multiplier", "1.5"], ["--multiplier: expected a whole number for resnet20, got 1.5"]),
         (["--model", "resnet50", "--multiplier", "1.5"], ["unknown fields ['multiplier']"]),
+        (["--model", "s_shufflenet", "--width", "2.5"], ["expected a number above 0 and up to 2, got 2.5"]),
+        (
+            ["--model", "s_shufflenet", "--subnet", '{"stem": 25}'],
+            ["stem: 25 (legal: 12 to 48 in steps of 3)"],
+        ),
         (["--num-classes", "-1"], ["--num-classes: expected a positive number, got -1"]),
         (["--image-size", "0"], ["--image-size: expected a positive number, got 0"]),
     ],
@@ -142,6 +148,10 @@ def test_cost_of_a_variant_is_that_of_its_channels(capsys):
     assert (answer["variant"], answer["width"], answer["macs"]) == ("150M", None, 149_861_584)
     subnet = cost_query.run("autoslim_mobilenet_v1", subnet=answer["channels"])
     assert {**subnet, "variant": "150M"} == answer
+
+
+def test_cost_is_of_the_full_network_by_default():
+    assert cost_query.run("s_shufflenet") == cost_query.run("s_shufflenet", width=2.0)
 
 
 def test_cost_answers_below_the_trained_range():
@@ -191,7 +201,7 @@ def test_cost_prints_units_for_people(capsys):
         ("data.augment=blur", ["config.data.augment: expected one of", "'blur'"]),
         ("evaluation.widths=abc", ["config.evaluation.widths: expected a tuple of numbers", "('abc',)"]),
         ("evaluation.widths=0.1,1", ["config.evaluation.widths: expected 0.25", "[0.1]"]),
-        ("evaluation.widths=0.5,1.5", ["config.evaluation.widths", "up to 1"]),
+        ("evaluation.widths=0.5,1.5", ["config.evaluation.widths: expected 0.25", "to 1; got [1.5]"]),
         ("evaluation.split=holdout", ["images in split 'holdout'", "Set data.holdout"]),
         ("data.num_classes=11", ["expected num_classes 11 (from the config), got 10 in the data"]),
         ("data.holdout=1297", ["data.holdout from 0 to 1296, got 1297"]),
@@ -208,6 +218,11 @@ def test_train_refuses_override(refused, tmp_path, override, parts):
 def test_train_refuses_an_override_without_equals_sign(refused, tmp_path):
     message = refused("train", "--config", DIGITS, "--workdir", str(tmp_path), "--config.seed", "5")
     assert "unexpected arguments: 5. Config fields are set by --config.key=value" in message
+
+
+def test_config_takes_widths_up_to_the_largest_of_the_model():
+    overrides = ["--config.model.name=s_shufflenet", "--config.evaluation.widths=0.5,2"]
+    validate(cli._load_config(DIGITS, overrides), device_count=8)
 
 
 def test_train_reports_all_mistakes_at_once(refused, tmp_path):

@@ -13,11 +13,22 @@ from flax import traverse_util
 
 from slimjax import layers, models
 from slimjax.build import make_supernet
-from slimjax.layers import BatchNorm, Conv, Dense, DepthwiseConv, FeatureMap, GlobalPool, SqueezeExcite
+from slimjax.layers import (
+    AveragePool,
+    BatchNorm,
+    Concatenate,
+    Conv,
+    Dense,
+    DepthwiseConv,
+    FeatureMap,
+    GlobalPool,
+    SqueezeExcite,
+)
+from slimjax.models import shufflenet
 from slimjax.models.inverted_residual import InvertedResidual
 from slimjax.models.mobilenet_v3 import LARGE, SMALL
 from slimjax.supernet import Supernet
-from slimjax.widths import Group, Rounding
+from slimjax.widths import Group, Rounding, Width, Widths
 
 
 class EveryLayer(nn.Module):
@@ -64,19 +75,21 @@ NETS = {
     # Their first blocks do not expand: one is tied to the stem, one squeezes. Both activations.
     "mobilenet_v3_large": lambda: named("mobilenet_v3_large", blocks=(LARGE[0], LARGE[3], LARGE[8]), **HEAD),
     "mobilenet_v3_small": lambda: named("mobilenet_v3_small", blocks=(SMALL[0], SMALL[3]), **HEAD),
+    "s_shufflenet": lambda: named("s_shufflenet", small_images=True, multiplier=0.25, units=(2, 1, 1)),
 }
 
 
 def subnet_of(net: Supernet) -> np.ndarray:
-    """A non-uniform subnet with full, smallest and middle groups."""
+    """A non-uniform subnet with middle, smallest and full groups."""
     space = net.space
-    ladder = [space.largest, space.uniform((1 + space.min_width) / 2), space.smallest]
+    ladder = [space.uniform((space.max_width + space.min_width) / 2), space.smallest, space.largest]
     return np.array([ladder[i % 3][i] for i in range(len(space.groups))], np.int32)
 
 
 def rung_of(net: Supernet) -> np.ndarray:
     """Sizes strictly between the subnet and the full network where there is room."""
-    return (subnet_of(net) + net.space.largest) // 2
+    multiple = np.array([group.multiple_of for group in net.space.groups], np.int32)
+    return (subnet_of(net) + net.space.largest) // 2 // multiple * multiple
 
 
 def variables_of(net: Supernet):
@@ -184,7 +197,7 @@ def test_unused_entries_get_exactly_zero_gradient_and_keep_their_statistics(form
     assert all(jax.tree.leaves(kept))
 
 
-@pytest.mark.parametrize("name", ["every_layer", "us_mobilenet_v2", "mobilenet_v3_large"])
+@pytest.mark.parametrize("name", ["every_layer", "us_mobilenet_v2", "mobilenet_v3_large", "s_shufflenet"])
 def test_cut_network_equals_the_supernet_bit_for_bit(name, images):
     net = NETS[name]()
     subnet, variables = subnet_of(net), variables_of(net)
@@ -228,6 +241,78 @@ def test_squeeze_excite_of_an_inverted_residual_is_gated_by_a_hard_sigmoid(image
         return block.apply(variables, x, False).value
 
     assert_trees_close(gated(-1.0), gated(3.0) * (2 / 6))
+
+
+def test_concatenated_leading_slices_are_a_leading_slice():
+    group, widths = Group("g", 4), Widths({"g": Width(2)})
+    full = [FeatureMap(jnp.arange(4.0 * n)[None] + 10 * n, group.times(n), Widths()) for n in (1, 3)]
+    narrow = [FeatureMap(x.value[:, : 2 * n], x.group, widths) for x, n in zip(full, (1, 3), strict=True)]
+    joined, part = Concatenate()(*full), Concatenate()(*narrow)
+    assert joined.group == part.group == group.times(4)
+    assert joined.value.tolist() == [[10, 30, 31, 32, 11, 33, 34, 35, 12, 36, 37, 38, 13, 39, 40, 41]]
+    assert part.value.tolist() == joined.value[:, :8].tolist()
+
+
+def test_concatenating_groups_that_are_not_tied_names_both():
+    x, y = (FeatureMap(jnp.ones((1, 4)), Group(name, 4), Widths()) for name in ("left", "right"))
+    with pytest.raises(TypeError, match=r"'left'.*'right'"):
+        Concatenate()(x, y)
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+def test_grouped_convolution_is_the_usual_one_of_reordered_channels(stride, images):
+    """Ours are interleaved; `feature_group_count` wants each group's channels one after the other."""
+    sources, target = Group("in", 12, multiple_of=3), Group("out", 15, multiple_of=3)
+    value = np.random.default_rng(0).normal(size=(2, 6, 6, 12)).astype(np.float32)
+    conv = Conv(target, 3, stride, conv_groups=3)
+    ours, variables = conv.init_with_output(jax.random.key(0), FeatureMap(value, sources, Widths()))
+    kernel = variables["params"]["kernel"]
+    assert kernel.shape == (3, 3, 4, 15)
+    into, out = (np.argsort(np.arange(n) % 3, kind="stable") for n in (12, 15))
+    theirs = jax.lax.conv_general_dilated(
+        value[..., into],
+        kernel[..., out],
+        (stride, stride),
+        [(1, 1), (1, 1)],
+        dimension_numbers=("NHWC", "HWIO", "NHWC"),
+        feature_group_count=3,
+    )
+    assert_trees_close(ours.value[..., out], theirs)
+
+
+def test_shuffled_convolution_is_that_of_a_permuted_input():
+    sources, target = Group("in", 12, multiple_of=3), Group("out", 6, multiple_of=3)
+    value = np.random.default_rng(0).normal(size=(2, 4, 4, 12)).astype(np.float32)
+    x = FeatureMap(value, sources, Widths())
+    ours, variables = Conv(target, 1, conv_groups=3, shuffled=True).init_with_output(jax.random.key(0), x)
+    # In the i-th triple, position j takes the channel of group j - i.
+    order = [3 * i + (j - i) % 3 for i in range(4) for j in range(3)]
+    plain = Conv(target, 1, conv_groups=3)
+    kernel = variables["params"]["kernel"]
+    theirs = plain.apply({"params": {"kernel": kernel}}, x.with_value(value[..., order]))
+    assert_trees_close(ours.value, theirs.value)
+
+
+def test_shufflenet_unit_mixes_all_conv_groups():
+    """Every conv group of a unit's output depends on every one of its input."""
+    outer, inner = Group("outer", 12, multiple_of=3), Group("inner", 9, multiple_of=3)
+    unit = shufflenet.Unit(inner, outer, 1, shufflenet.CONV_GROUPS, BatchNorm, jnp.float32)
+    value = jnp.asarray(np.random.default_rng(0).normal(size=(16, 1, 1, 12)), jnp.float32)
+    x = FeatureMap(value, outer, Widths())
+    variables = unit.init(jax.random.key(0), x, True)
+
+    def output(value):
+        return unit.apply(variables, x.with_value(value), False).value.sum((0, 1, 2))
+
+    slopes = np.abs(jax.jacobian(output)(x.value)).reshape(4, 3, 16, 4, 3).max((0, 2, 3))
+    assert (slopes > 0).all(), "[output group, input group]"
+
+
+def test_average_pool_is_the_mean_of_nine_with_zeros_around():
+    value = np.arange(25, dtype=np.float32).reshape(1, 5, 5, 1)
+    pooled = AveragePool().apply({}, FeatureMap(jnp.asarray(value), Group("g", 1), Widths())).value
+    assert pooled.shape == (1, 3, 3, 1)
+    np.testing.assert_allclose(pooled[0, :2, :2, 0], [[12 / 9, 27 / 9], [63 / 9, 12]], rtol=1e-6)
 
 
 def test_variables_of_another_network_are_refused(images):

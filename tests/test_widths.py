@@ -1,5 +1,7 @@
 """Rounding policies and width spaces."""
 
+from fractions import Fraction
+
 import jax
 import numpy as np
 import pytest
@@ -48,6 +50,33 @@ def test_expanded_group_is_a_multiple_of_its_rounded_input():
     assert Group("hidden", 96, unit=6).at(0.35, Rounding("make_divisible", 8)) == 48
 
 
+def test_multiple_of_holds_under_every_rounding():
+    group = Group("g", 48, multiple_of=3)
+    counts = {
+        policy: [group.at(w, Rounding(policy, 8)) for w in (0.01, 0.25, 0.35, 0.7)]
+        for policy in Rounding.POLICIES
+    }
+    assert counts["truncate"] == [3, 12, 15, 33]
+    assert counts["multiple"] == [24, 24, 24, 24]
+    assert all(n % 3 == 0 for n in counts["make_divisible"])
+
+
+def test_multiple_of_the_full_size_is_required():
+    with pytest.raises(UserError, match="group 'g': expected a multiple of 3, got 16"):
+        Group("g", 16, multiple_of=3)
+
+
+def test_times_is_an_axis_of_the_same_group():
+    group = Group("g", 6, multiple_of=3)
+    axis = group.times(10).times(Fraction(1, 3))
+    assert (axis.channels, axis.entries(3), axis.base) == (20, 10, group)
+
+
+def test_times_refuses_what_is_not_whole_at_every_width():
+    with pytest.raises(UserError, match=r"1/3 of its channels.*multiple_of=3"):
+        Group("g", 6).times(Fraction(1, 3))
+
+
 def test_space_leaves_fixed_groups_out():
     assert [g.name for g in SPACE.groups] == ["a", "b", "c"]
 
@@ -88,6 +117,27 @@ def test_check_accepts_exactly_the_legal_channel_counts(channels):
     else:
         with pytest.raises(UserError, match="legal: "):
             SPACE.check(channels)
+
+
+@pytest.mark.parametrize("channels", [7, 16, 46, 47])
+def test_check_refuses_counts_that_conv_groups_cannot_share(channels):
+    space = WidthSpace((Group("g", 48, multiple_of=3),), Rounding("truncate"))
+    with pytest.raises(UserError, match=rf"g: {channels} \(legal: 12 to 48 in steps of 3\)"):
+        space.check([channels])
+
+
+def test_max_width_means_full_size():
+    space = WidthSpace((Group("g", 48),), Rounding("truncate"), min_width=0.5, max_width=2.0)
+    assert [space.uniform(w).item() for w in (0.5, 1, 1.3, 2)] == [12, 24, 31, 48]
+    assert space.layerwise([1.0]).item() == 24
+    assert (space.smallest.item(), space.lowest.item(), space.largest.item()) == (12, 12, 48)
+
+
+@pytest.mark.parametrize("width", [0.4, 2.1])
+def test_uniform_refuses_widths_outside_a_range_that_ends_above_one(width):
+    space = WidthSpace((Group("g", 48),), Rounding("truncate"), min_width=0.5, max_width=2.0)
+    with pytest.raises(UserError, match=r"width: expected a number from 0\.5 to 2, got"):
+        space.uniform(width)
 
 
 @pytest.mark.parametrize("vector", [[8, 48], [8, 48, 16, 8], []])
@@ -134,10 +184,10 @@ def test_sliced_widths_have_no_mask():
     assert Width(4).mask() is None
 
 
-@given(st.floats(1e-6, 1.0))
+@given(st.floats(1e-6, 16.0))
 def test_width_name_is_unique_and_reversible(width):
     assert named_width(width_name(width)) == width
 
 
 def test_width_name_has_two_decimals_where_they_suffice():
-    assert [width_name(w) for w in (0.25, 1.0, 0.275)] == ["w0.25", "w1.00", "w0.275"]
+    assert [width_name(w) for w in (0.25, 1.0, 0.275, 2.0)] == ["w0.25", "w1.00", "w0.275", "w2.00"]

@@ -57,14 +57,13 @@ def usnet(
     def propose(arrays: Any, step: int) -> np.ndarray:
         del arrays
         rng = np.random.default_rng((sampling_seed, step))
-        widths = rng.uniform(space.min_width, 1.0, size=random_count)
+        widths = rng.uniform(space.min_width, space.max_width, size=random_count)
         return np.array([space.uniform(w) for w in widths], np.int32).reshape(random_count, len(space.groups))
 
     def finish(state: TrainState, subnets: Mapping[str, Subnet] | None = None) -> dict[str, Chosen]:
         if subnets is None:
-            subnets = {
-                width_name(w): space.uniform(w) for w in np.linspace(space.min_width, 1.0, 12).round(3)
-            }
+            widths = np.linspace(space.min_width, space.max_width, 12).round(3)
+            subnets = {width_name(w): space.uniform(w) for w in widths}
         # Before calibration a subnet can only borrow: the largest network's running statistics.
         stats = "max" if "max" in state.batch_stats else None
         return {name: Chosen(subnet, stats=stats) for name, subnet in subnets.items()}

@@ -18,6 +18,7 @@ from slimjax.models.inverted_residual import MNASNET, InvertedResidualNet
 from slimjax.models.mobilenet_v1 import MobileNetV1
 from slimjax.models.mobilenet_v3 import SMALL, MobileNetV3
 from slimjax.models.resnet import CifarResNet
+from slimjax.models.shufflenet import ShuffleNet
 from slimjax.widths import Rounding
 
 
@@ -32,6 +33,7 @@ class Entry:
       image_shape: [H, W, C] that its published costs refer to.
       convention: what those costs count, a key of `costs.CONVENTIONS`.
       variants: published subnets: name to channels by group.
+      max_width: the width that means full size (see `widths.WidthSpace`).
     """
 
     module: type[nn.Module]
@@ -41,6 +43,7 @@ class Entry:
     image_shape: tuple[int, int, int]
     convention: str = "plain"
     variants: autoslim.Variants = dataclasses.field(default_factory=dict)
+    max_width: float = 1.0
 
     @property
     def defaults(self) -> dict[str, Any]:
@@ -82,6 +85,11 @@ def _autoslim(module: type[nn.Module], variants: autoslim.Variants, **fields: An
 _MNASNET: Mapping[str, Any] = MappingProxyType({"stages": MNASNET, "activation": jax.nn.relu})
 
 
+def _shufflenet() -> Entry:
+    shape = (224, 224, 3)
+    return Entry(ShuffleNet, {}, Rounding("truncate"), 0.5, shape, "slimmable", max_width=2.0)
+
+
 MODELS: Mapping[str, Entry] = MappingProxyType(
     {
         # US- and S-MobileNets are the same modules: switchable norms live in the state, not in the network.
@@ -92,6 +100,7 @@ MODELS: Mapping[str, Entry] = MappingProxyType(
         "mnasnet": _mobilenet(InvertedResidualNet, 0.35, **_MNASNET),
         "mobilenet_v3_large": _mobilenet_v3(),
         "mobilenet_v3_small": _mobilenet_v3(blocks=SMALL, tail=576, head=1024),
+        "s_shufflenet": _shufflenet(),
         "resnet8": _resnet(8),
         "resnet20": _resnet(20),
         "resnet32": _resnet(32),
