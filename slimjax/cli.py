@@ -98,6 +98,22 @@ def run_cost(arguments: argparse.Namespace, rest: list[str]) -> None:
         print(_lines(answer))
 
 
+def run_compile(arguments: argparse.Namespace, rest: list[str]) -> None:
+    """Ask the TPU compiler whether configs fit a pod slice and how fast they are. Overrides apply to all."""
+    from slimjax import compile_query
+
+    configs = {path: _load_config(path, rest) for path in arguments.config}
+    answers = compile_query.run(configs, arguments.topology)
+    if arguments.json:
+        print(json.dumps({"results": answers}), flush=True)
+    elif len(answers) == 1:
+        print(_lines(answers[0]), flush=True)
+    else:
+        print(compile_query.format_answers(answers), flush=True)
+    if failed := [answer["config"] for answer in answers if "error" in answer]:
+        raise RunError(f"no answer for {', '.join(failed)}: see what is printed.")
+
+
 def run_bench(arguments: argparse.Namespace, rest: list[str]) -> None:
     """Measure what README claims. `claims`: the papers' claims on small real data; `step`: what a step costs."""
     if arguments.what == "step":
@@ -168,6 +184,13 @@ def _define_evaluate(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--subnet", help="channels by group, such as '{\"stage1\": 8}'; others stay full")
 
 
+def _define_compile(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--config", required=True, nargs="+", metavar="FILE", help="config files, run in turn"
+    )
+    parser.add_argument("--topology", required=True, help="a slice, such as v5e:4x4 or v4:2x2x1")
+
+
 def _define_cost(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--model", required=True)
     parser.add_argument("--width", type=float, help="uniform width multiplier (default: 1)")
@@ -182,6 +205,7 @@ VERBS: Mapping[str, tuple[Verb, Callable[[argparse.ArgumentParser], None]]] = Ma
         "train": (run_train, _define_train),
         "evaluate": (run_evaluate, _define_evaluate),
         "cost": (run_cost, _define_cost),
+        "compile": (run_compile, _define_compile),
         "bench": (run_bench, _define_bench),
     }
 )
@@ -306,7 +330,7 @@ def _lines(answer: Mapping[str, Any]) -> str:
 
 
 def _readable(value: Any) -> str:
-    return f"{value:,}" if isinstance(value, int) else str(value)
+    return f"{value:,}" if type(value) is int else str(value)
 
 
 if __name__ == "__main__":

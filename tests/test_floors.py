@@ -22,7 +22,7 @@ FLOORS = [
     {"algorithms"},
     {"config"},
     {"recipes", "build"},
-    {"plan", "evaluate", "cost_query"},
+    {"plan", "evaluate", "cost_query", "compile_query"},
     {"train"},
     {"evaluate_run", "bench"},
     {"cli"},
