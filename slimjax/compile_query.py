@@ -32,6 +32,9 @@ from slimjax.widths import Subnet
 SAMPLE = 64
 """Proposals of which the most typical one is compiled."""
 
+MARGIN = 1.1
+"""Times the memory there is, that a step is taken to need at least when it does not fit."""
+
 Answer = dict[str, Any]
 Programs = Mapping[str, Any]
 """The compiled programs of one step by name, in order."""
@@ -178,14 +181,14 @@ def needed_bytes(message: str) -> int | None:
 def suggest(config: ConfigDict, where: Slice, needed: int | None) -> list[str]:
     """Overrides that are likely to make a step fit, the mildest first; each is to be tried alone.
 
-    A guess: memory in proportion to the images that a chip holds activations of. Unknown needs are taken as
-    twice what there is. `engine.remat` is not among them: it computes the whole forward pass again at once,
-    and the compiler rematerialises by itself when memory is short.
+    A guess: memory in proportion to the images whose activations a chip holds. Unknown needs are taken as
+    twice what there is, and all others as at least `MARGIN` times. `engine.remat` is not suggested: it makes the
+    whole forward pass again at once, so the compiler needs as much memory with it (README, What a step costs).
     """
-    excess = needed / where.chip.hbm_bytes if needed else 2.0
+    excess = max(MARGIN, needed / where.chip.hbm_bytes) if needed else 2.0
     chips, batch, parts = config.devices or where.chips, config.train.batch_size, config.train.micro_batches
     per_chip = batch // chips
-    finer = [n for n in range(parts + 1, per_chip + 1) if per_chip % n == 0 and n >= parts * excess]
+    finer = [n for n in range(1, per_chip + 1) if per_chip % n == 0 and n >= parts * excess]
     smaller = int(batch / excess) // (chips * parts) * chips * parts
     larger = where.doubled()
     while larger and larger.chips < where.chips * excess:
@@ -210,7 +213,7 @@ def format_answers(answers: Sequence[Answer]) -> str:
     shared = next((answer for answer in answers if "topology" in answer), None)
     if shared:
         memory = f"{shared['hbm_bytes'] / GIB:.4g} GiB each"
-        where = f"{shared['topology']}: {shared['chips']} chips on {shared['hosts']} hosts, {memory}"
+        where = f"{shared['topology']}: {shared['chips']} chips on {shared['hosts']} host(s), {memory}"
         lines.insert(0, f"{where}; {shared['basis']}")
     return "\n".join([*lines, *filter(None, map(_remark, answers))])
 
