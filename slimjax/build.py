@@ -6,7 +6,7 @@ import dataclasses
 import functools
 import inspect
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -21,9 +21,10 @@ from slimjax.algorithms import ALGORITHMS, Algorithm
 from slimjax.config import validate
 from slimjax.data import augment, images, pipeline, sources
 from slimjax.data.dataset import Dataset, DatasetInfo
-from slimjax.engine import Engine
+from slimjax.engine import Engine, Slot
 from slimjax.errors import UserError
 from slimjax.layers import BatchNorm
+from slimjax.state import TrainState
 from slimjax.supernet import Supernet, make_supernet
 from slimjax.widths import Rounding, Subnet, width_name
 
@@ -52,6 +53,11 @@ class Experiment:
         size, split = self.config.train.batch_size, sharding.batch_sharded(self.mesh)
         shapes = {"image": ((size, *self.net.image_shape), np.uint8), "label": ((size,), np.int32)}
         return {name: jax.ShapeDtypeStruct(*shape, sharding=split) for name, shape in shapes.items()}
+
+    def abstract_state(self, slots: Sequence[Slot]) -> TrainState:
+        """The state of a step with such slots, as shapes on every device."""
+        state = jax.eval_shape(lambda: self.engine.init(0, slots))
+        return sharding.abstract(state, sharding.replicated(self.mesh))
 
     def calibration_batches(self) -> Iterator[Rows]:
         """This process's rows of the calibration images: a shuffled part of the training split."""
@@ -94,15 +100,19 @@ class Experiment:
         return images.host_transform(name, size, train)
 
 
-def build(config: ConfigDict) -> Experiment:
+def build(config: ConfigDict, devices: Sequence[Any] | None = None) -> Experiment:
     """Checks the config and builds the run.
+
+    Args:
+      devices: described ones, to compile for; published data sets then need not be there. None: this machine's.
 
     Raises:
       UserError: with every mistake of the config, or the first one that only the data reveals.
     """
-    validate(config, jax.device_count())
-    mesh = sharding.make_mesh(config.devices)
-    dataset = load_data(config)
+    available = jax.devices() if devices is None else devices
+    validate(config, len(available))
+    mesh = sharding.make_mesh(config.devices, available)
+    dataset = load_data(config, described=devices is not None)
     net = build_net(config, dataset.info.image_shape, dataset.info.num_classes)
     per_epoch = dataset.info.splits["train"] / config.train.batch_size
     steps = config.train.steps or math.ceil(config.train.epochs * per_epoch)
@@ -114,13 +124,6 @@ def build(config: ConfigDict) -> Experiment:
     return experiment
 
 
-def on_mesh(experiment: Experiment, mesh: Mesh) -> Experiment:
-    """The same run on other devices."""
-    engine = dataclasses.replace(experiment.engine, mesh=mesh)
-    algorithm = build_algorithm(experiment.config, engine)
-    return dataclasses.replace(experiment, engine=engine, algorithm=algorithm, mesh=mesh)
-
-
 def _check_evaluation(experiment: Experiment) -> None:
     """A split or widths that cannot be evaluated are refused before training, not after it."""
     experiment.dataset.split(experiment.config.evaluation.split)
@@ -129,10 +132,10 @@ def _check_evaluation(experiment: Experiment) -> None:
         algorithm.finish(jax.eval_shape(lambda: algorithm.init(experiment.config.seed)), subnets)
 
 
-def load_data(config: ConfigDict) -> Dataset:
+def load_data(config: ConfigDict, described: bool = False) -> Dataset:
     not_for_loading = ("name", "augment", "statistics")
     fields = {key: value for key, value in config.data.items() if key not in not_for_loading}
-    return sources.load(config.data.name, **fields, seed=config.seed)
+    return sources.load(config.data.name, **fields, seed=config.seed, described=described)
 
 
 def build_net(config: ConfigDict, image_shape: tuple[int, int, int], num_classes: int) -> Supernet:

@@ -7,10 +7,8 @@ import importlib.util
 import json
 import os
 import pathlib
-import runpy
 import shlex
 import sys
-import traceback
 from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
@@ -63,9 +61,9 @@ def make_parser() -> Parser:
 
 def run_train(arguments: argparse.Namespace, rest: list[str]) -> None:
     """Train, calibrate, evaluate, report; on the same workdir, resume. Overrides: --config.key=value."""
-    from slimjax import train  # after the arguments: importing JAX takes seconds
+    from slimjax import config_file, train  # after the arguments: importing JAX takes seconds
 
-    config = _load_config(arguments.config, rest)
+    config = config_file.load(arguments.config, rest)
     _start_jax()
     _print_rows(arguments, train.train(config, arguments.workdir, arguments.command))
 
@@ -115,6 +113,22 @@ def run_profile(arguments: argparse.Namespace, rest: list[str]) -> None:
     _print_answer(arguments, {"out": arguments.out, **table.summary()})
 
 
+def run_compile(arguments: argparse.Namespace, rest: list[str]) -> None:
+    """Ask the TPU compiler whether configs fit a pod slice and how fast they are. Overrides apply to all."""
+    from slimjax import compile_query, config_file
+
+    configs = {path: config_file.load(path, rest) for path in arguments.config}
+    answers = compile_query.run(configs, arguments.topology)
+    if arguments.json:
+        print(json.dumps({"results": answers}), flush=True)
+    elif len(answers) == 1:
+        print(_lines(answers[0]), flush=True)
+    else:
+        print(compile_query.format_answers(answers), flush=True)
+    if failed := [answer["config"] for answer in answers if "error" in answer]:
+        raise RunError(f"no answer for {', '.join(failed)}: see what is printed.")
+
+
 def run_bench(arguments: argparse.Namespace, rest: list[str]) -> None:
     """Measure what README claims. `claims`: the papers' claims on small real data; `step`: what a step costs."""
     if arguments.what == "step":
@@ -133,11 +147,13 @@ def run_bench(arguments: argparse.Namespace, rest: list[str]) -> None:
 
 
 def _bench_step(arguments: argparse.Namespace, rest: list[str]) -> None:
+    from slimjax import config_file
+
     if arguments.config is None:
         raise UserError("bench step: expected --config FILE.")
     if arguments.repeats < 1:
         raise UserError(f"--repeats: expected 1 or more, got {arguments.repeats}.")
-    config = _load_config(arguments.config, rest)
+    config = config_file.load(arguments.config, rest)
     _print_answer(arguments, _on_target(arguments, config))
 
 
@@ -200,6 +216,13 @@ def _define_evaluate(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--workdir", required=True, type=_directory, help="of a training run")
     parser.add_argument("--widths", help="uniform widths, such as 0.25,0.3,1")
     parser.add_argument("--subnet", help="channels by group, such as '{\"stage1\": 8}'; others stay full")
+
+
+def _define_compile(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--config", required=True, nargs="+", metavar="FILE", help="config files, run in turn"
+    )
+    parser.add_argument("--topology", required=True, help="a slice, such as v5e:4x4 or v4:2x2x1")
 
 
 def _define_cost(parser: argparse.ArgumentParser) -> None:
@@ -281,65 +304,10 @@ VERBS: Mapping[str, tuple[Verb, Callable[[argparse.ArgumentParser], None]]] = Ma
         "evaluate": (run_evaluate, _define_evaluate),
         "cost": (run_cost, _define_cost),
         "profile": (run_profile, _define_profile),
+        "compile": (run_compile, _define_compile),
         "bench": (run_bench, _define_bench),
     }
 )
-
-
-def _load_config(path: str, overrides: list[str]) -> ConfigDict:
-    """The config that a file makes, with `--config.key=value` overrides, through ml_collections."""
-    from absl import flags
-    from ml_collections import config_flags
-
-    _no_more([argument for argument in overrides if not argument.startswith("--config.")])
-    config, values, argv = _run_config_file(path), flags.FlagValues(), ["slimjax", *overrides]
-    try:
-        # New attributes pass here and are judged by `validate`: all mistakes are reported at once.
-        config_flags.DEFINE_config_dict(
-            "config",
-            config,
-            flag_values=values,
-            sys_argv=argv,
-            lock_config=False,
-            accept_new_attributes=True,
-        )
-        values(argv)
-    except (flags.Error, AttributeError, KeyError, TypeError, ValueError) as error:
-        raise UserError(f"overrides of {path}: {_reason(error)}") from error
-    return config
-
-
-def _reason(error: BaseException) -> str:
-    """The text of an error; ml_collections wraps KeyErrors in others, and a KeyError quotes its text."""
-    while error.args and isinstance(error.args[0], BaseException):
-        error = error.args[0]
-    return str(error.args[0] if error.args else error)
-
-
-def _run_config_file(path: str) -> ConfigDict:
-    """What `get_config` of a file returns. The file is Python code: anything can go wrong in it."""
-    from ml_collections import ConfigDict
-
-    if not pathlib.Path(path).is_file():
-        raise UserError(f"--config: expected a Python file with get_config(), got {path!r}: no such file.")
-    try:
-        make = runpy.run_path(path).get("get_config")
-        config = make() if callable(make) else None
-    except Exception as error:
-        where = f"{path}, line {_line_in(path, error)}"
-        raise UserError(f"{where}: {type(error).__name__}: {error}\nMend the config file.") from error
-    if not isinstance(config, ConfigDict):
-        got = type(config).__name__ if callable(make) else "no such function"
-        raise UserError(f"{path}: expected a function get_config() that returns a ConfigDict, got {got}.")
-    return config
-
-
-def _line_in(path: str, error: Exception) -> int | None:
-    """The line of a file at which an error left it, or which cannot be parsed."""
-    if isinstance(error, SyntaxError):
-        return error.lineno
-    lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == path]
-    return lines[-1] if lines else None
 
 
 def _start_jax() -> None:
@@ -409,7 +377,7 @@ def _lines(answer: Mapping[str, Any]) -> str:
 
 
 def _readable(value: Any) -> str:
-    return f"{value:,}" if isinstance(value, int) else str(value)
+    return f"{value:,}" if type(value) is int else str(value)
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from slimjax.layers import Axis
+from slimjax.feature_map import Axis
 from slimjax.records import LayerRecord, Op, Records
 from slimjax.widths import Group, WidthSpace
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import jax
 
 from slimjax.build import Experiment
@@ -48,6 +50,15 @@ def compile_step(experiment: Experiment, state: TrainState, enabled: bool = True
     count = len(algorithm.slots) + FIXED_PROGRAMS
     with Progress(count, "compile", unit="program", enabled=enabled) as progress:
         programs = algorithm.step.compile(state, batch, subnets, progress.advance)
-    waiting = [experiment.abstract_batch() for _ in range(AHEAD)]
-    peak = peak_bytes(programs, (state, batch, waiting))
+    peak = step_peak_bytes(experiment, programs, state, batch)
     return f"memory  {peak / 1e6:,.0f} MB at the peak on each device, by the compiler's account"
+
+
+def step_peak_bytes(experiment: Experiment, programs: Any, state: Any, batch: Any) -> int:
+    """Most bytes on a device while a step's programs run, with the batches that wait for theirs.
+
+    Args:
+      programs: with their arguments, compiled for this `state` and `batch` (arrays or shapes).
+    """
+    waiting = [experiment.abstract_batch() for _ in range(AHEAD)]
+    return peak_bytes(programs, (state, batch, waiting))

@@ -18,7 +18,8 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from slimjax.layers import Axis, FeatureMap, Layer
+from slimjax.feature_map import Axis, FeatureMap
+from slimjax.layers import Layer
 from slimjax.widths import Group, Rounding, WidthSpace
 
 

@@ -37,18 +37,17 @@ def initialize_processes() -> None:
     )
 
 
-def make_mesh(devices: int | None = None) -> Mesh:
-    """A one-axis mesh over the first `devices` devices (all by default)."""
-    available = jax.devices()
+def make_mesh(devices: int | None = None, available: Sequence[Any] | None = None) -> Mesh:
+    """A one-axis mesh over the first `devices` devices (all by default).
+
+    Args:
+      available: to choose from, perhaps described only, to compile for. None: what JAX sees here.
+    """
+    available = jax.devices() if available is None else available
     count = len(available) if devices is None else devices
     if not 1 <= count <= len(available):
         raise UserError(f"devices: expected 1 to {len(available)} (what JAX sees here), got {count}.")
-    return mesh_over(available[:count])
-
-
-def mesh_over(devices: Sequence[Any]) -> Mesh:
-    """A one-axis mesh over these devices; they may be described only, to compile for."""
-    return Mesh(np.array(devices), (DATA,), axis_types=(AxisType.Auto,))
+    return Mesh(np.array(available[:count]), (DATA,), axis_types=(AxisType.Auto,))
 
 
 def replicated(mesh: Mesh) -> NamedSharding:

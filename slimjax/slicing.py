@@ -8,7 +8,7 @@ from typing import Any
 import jax
 from flax import traverse_util
 
-from slimjax.layers import Axis
+from slimjax.feature_map import Axis
 from slimjax.records import Records
 from slimjax.widths import Group, Subnet, WidthSpace
 

@@ -27,7 +27,7 @@ import jax
 import jax.numpy as jnp
 from flax import traverse_util
 
-from slimjax.layers import Axis, FeatureMap
+from slimjax.feature_map import Axis, FeatureMap
 from slimjax.records import LayerRecord, Op, Records
 from slimjax.widths import Group, Width, Widths
 

@@ -21,10 +21,10 @@ from ml_collections import ConfigDict
 
 from slimjax import sharding
 from slimjax.bench.against import torch_side
-from slimjax.build import Experiment, build, on_mesh
+from slimjax.build import Experiment, build
 from slimjax.engine import Slot
-from slimjax.errors import RunError, UserError
-from slimjax.profiling import tpu
+from slimjax.errors import RunError
+from slimjax.profiling import hlo, tpu
 from slimjax.programs import peak_bytes
 from slimjax.step import ComposedStep
 from slimjax.widths import Subnet
@@ -96,7 +96,7 @@ class Arms:
         """What `FRESH` further proposals would compile once the planned programs are there, and what they
         cost over exact slices, in MACs."""
         algorithm = self.experiment.algorithm
-        shapes = _abstract_arguments(self.experiment, algorithm.slots)
+        shapes = self.experiment.abstract_state(algorithm.slots), self.experiment.abstract_batch()
         peak = peak_bytes(algorithm.step.compile(*shapes, self.proposals[0]), shapes)
         for planned in np.unique(algorithm.step.draws, axis=0):
             algorithm.step.compile(*shapes, np.repeat(planned[None], len(self.proposals[0]), 0))
@@ -157,13 +157,11 @@ def estimate(config: ConfigDict, target: str) -> dict[str, Any]:
     """The same figures for one chip of a TPU that is not there: the compiler's estimated cycles, in millions.
 
     Raises:
-      UserError: no TPU compiler, or micro-batches, whose loop the estimates count once.
+      UserError: no TPU compiler.
       RunError: the step does not compile for the chip, most often for lack of memory.
     """
-    if config.train.micro_batches != 1:
-        raise UserError("--target: estimates count a loop once; set train.micro_batches=1.")
-    chip = tpu.compile_only_devices(target)[0]
-    experiment = on_mesh(build(config), sharding.mesh_over([chip]))
+    chip = tpu.compile_only_devices(tpu.TARGETS[target])[0]
+    experiment = build(config, [chip])
     arms = Arms.of(experiment)
     nothing = arms.proposals[0][:0]
     steps = {subnet: (arms.alone(subnet), [nothing]) for subnet in arms.subnets()}
@@ -178,17 +176,11 @@ def estimate(config: ConfigDict, target: str) -> dict[str, Any]:
     return arms.answer(costs, costs["sandwich"], unit="Mcycles", device=device)
 
 
-def _abstract_arguments(experiment: Experiment, slots: Sequence[Slot]) -> tuple[Any, Any]:
-    """(state, batch) of a step with such slots, as shapes with shardings on the experiment's mesh."""
-    state = jax.eval_shape(lambda: experiment.engine.init(0, slots))
-    return sharding.abstract(state, sharding.replicated(experiment.mesh)), experiment.abstract_batch()
-
-
 def _estimated_megacycles(experiment: Experiment, step: ComposedStep, proposals: Sequence[Subnet]) -> float:
     """The mean over the proposals."""
-    state, batch = _abstract_arguments(experiment, step.slots)
+    state, batch = experiment.abstract_state(step.slots), experiment.abstract_batch()
     totals = [
-        sum(tpu.estimated_cycles(program) for program, _ in step.compile(state, batch, rows))
+        sum(hlo.Module.of(program).cycles for program, _ in step.compile(state, batch, rows))
         for rows in proposals
     ]
     return statistics.fmean(totals) / 1e6

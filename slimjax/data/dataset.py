@@ -78,6 +78,20 @@ class ArraySource:
         return {"image": self.images[index], "label": self.labels[index]}
 
 
+@dataclass(frozen=True)
+class DescribedSource:
+    """As many examples as a split has, none of which can be read: for what looks at no image."""
+
+    size: int
+    labels: None = None
+
+    def __len__(self) -> int:
+        return self.size
+
+    def __getitem__(self, index: int) -> Example:
+        raise TypeError(f"example {index} of a data set that is described only")
+
+
 @dataclass(frozen=True, eq=False)
 class Subset:
     """The examples of `source` at `indices` int [N]."""

@@ -24,6 +24,7 @@ from slimjax.data.dataset import (
     ArraySource,
     Dataset,
     DatasetInfo,
+    DescribedSource,
     Opened,
     Source,
     check_equal,
@@ -38,6 +39,15 @@ __all__ = ["Dataset", "DatasetInfo", "Source", "load"]
 
 _IMAGE_SIZES = MappingProxyType({"imagenet2012": 224, "imagenet100": 224})
 _NUM_CLASSES = MappingProxyType({"imagenet100": 100})
+# Training and test images, classes, pixels of a side (after the crop, where images come in many sizes).
+_PUBLISHED = MappingProxyType(
+    {
+        "cifar10": (50_000, 10_000, 10, 32),
+        "cifar100": (50_000, 10_000, 100, 32),
+        "imagenet2012": (1_281_167, 50_000, 1_000, 224),
+        "imagenet100": (102_170, 25_550, 100, 224),  # TF-NAS's lists
+    }
+)
 
 
 def load(
@@ -52,6 +62,7 @@ def load(
     seed: int = 0,
     train_list: str | None = None,
     test_list: str | None = None,
+    described: bool = False,
 ) -> Dataset:
     """Opens a data set and checks it against the config; images are read later, one by one.
 
@@ -64,13 +75,16 @@ def load(
         train_examples: keep this many of the remaining training images, chosen by `seed`; class-balanced
             where the labels are known without reading the images.
         train_list, test_list: list files; with them any name is a list-file data set.
+        described: no image will be read, so CIFAR, ImageNet and ImageNet-100 need not be there.
 
     Raises:
         UserError: the data is missing, damaged, empty, or not what the config says.
     """
     image_size = image_size or _IMAGE_SIZES.get(name)
     num_classes = num_classes or _NUM_CLASSES.get(name)
-    if name == "synthetic":
+    if described and name in _PUBLISHED:
+        opened = _described(name, image_size, channels)
+    elif name == "synthetic":
         opened = _synthetic(image_size, channels, num_classes)
     elif name in _EMBEDDED:
         opened = _embedded(_EMBEDDED[name], image_size, channels)
@@ -124,6 +138,15 @@ def _embedded(embedded: _Embedded, image_size: int | None, channels: int | None)
     everything = ArraySource(images, labels.astype(np.int32))
     test, train = divide(everything, embedded.test_examples, SPLIT_SEED)
     return train, test, 10, images.shape[1:]
+
+
+def _described(name: str, image_size: int | None, channels: int | None) -> Opened:
+    train, test, classes, side = _PUBLISHED[name]
+    if name not in _IMAGE_SIZES:
+        check_equal(f"data set {name!r}", "image_size", image_size, side)
+    check_equal(f"data set {name!r}", "channels", channels, 3)
+    size = image_size or side
+    return DescribedSource(train), DescribedSource(test), classes, (size, size, 3)
 
 
 def _synthetic(image_size: int | None, channels: int | None, num_classes: int | None) -> Opened:

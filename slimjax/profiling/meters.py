@@ -15,7 +15,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from slimjax.errors import UserError
-from slimjax.profiling import tpu
+from slimjax.profiling import hlo, tpu
+from slimjax.profiling.chips import PEAKS, Peaks
+from slimjax.profiling.tpu import Slice
 from slimjax.programs import compiler_options
 from slimjax.units import Unit
 
@@ -54,9 +56,15 @@ def make(target: str, batch: int, repeats: int) -> tuple[str, Meter]:
         device = _attached(target)
         return _describe(device), measured(device.platform, batch, repeats)
     if target in tpu.TARGETS:
-        chip = tpu.compile_only_devices(target)[0]
-        return f"{chip.device_kind}, compiler estimate", estimated(chip, batch, tpu.clock_hz(target))
-    raise UserError(f"--target: unknown target {target!r}. Known: {', '.join((*MEASURED, *tpu.TARGETS))}.")
+        chip = tpu.compile_only_devices(tpu.TARGETS[target])[0]
+        clock_hz = Slice.parse(tpu.TARGETS[target]).chip.clock_hz
+        name = f"{chip.device_kind}, compiler estimate at {clock_hz / 1e9:g} GHz"
+        return name, estimated(chip, batch, clock_hz)
+    if target.removeprefix(ROOFLINE) in PEAKS:
+        name = target.removeprefix(ROOFLINE)
+        return f"{name}, roofline of its published peaks", roofline(PEAKS[name], batch)
+    known = (*MEASURED, *tpu.TARGETS, *(ROOFLINE + name for name in PEAKS))
+    raise UserError(f"--target: unknown target {target!r}. Known: {', '.join(known)}.")
 
 
 def measured(platform: str, batch: int, repeats: int) -> Meter:
@@ -78,17 +86,69 @@ def measured(platform: str, batch: int, repeats: int) -> Meter:
 
 
 def estimated(chip: Any, batch: int, clock_hz: float) -> Meter:
-    """Compiles for a TPU that is not there; the compiler's estimated cycles over the clock."""
+    """Compiles for a TPU that is not there; the compiler's estimated cycles over the clock.
+
+    Within a network a unit's feature maps are in whatever layout and memory suits the compiler; as arguments of a
+    program of its own they would be in HBM, in a layout that has to be changed first. So they are made up
+    before the unit and used up after it, behind barriers, and only the unit's own instructions count. Images
+    are real arguments, as they are of the network.
+    """
     sharding = jax.sharding.SingleDeviceSharding(chip)
 
     def meter(unit: Unit | None, sizes: Sequence[int]) -> Reading:
         if unit is None:  # what the compiler estimates has no call in it
             return {"median_ms": 0.0, "spread_ms": 0.0, "outlier": False}
+        variables, values = unit.arguments(sizes, batch)
+        is_image = [not unit.sources[i].inputs for i in unit.inputs]
+        images = [value for value, given in zip(values, is_image, strict=True) if given]
         shapes = jax.tree.map(
-            lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), unit.arguments(sizes, batch)
+            lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding),
+            (variables, images, jax.ShapeDtypeStruct((), jnp.float32)),
         )
-        cycles = tpu.estimated_cycles(jax.jit(unit.forward(sizes)).lower(*shapes).compile())
+        function = _isolated(unit.forward(sizes), values, is_image)
+        module = hlo.Module.of(jax.jit(function).lower(*shapes).compile())
+        cycles = module.cycles_outside(*_AROUND)
         return {"median_ms": 1000 * cycles / clock_hz, "spread_ms": 0.0, "outlier": False}
+
+    return meter
+
+
+_AROUND = ("before_unit", "after_unit")
+
+
+def _isolated(
+    forward: Callable[..., list[jax.Array]], values: Sequence[Any], is_image: Sequence[bool]
+) -> Callable[..., list[jax.Array]]:
+    """(variables, images, seed) -> something of each output; all but the images is made up from the seed."""
+
+    def run(variables: Any, images: Sequence[jax.Array], seed: jax.Array) -> list[jax.Array]:
+        given = iter(images)
+        with jax.named_scope(_AROUND[0]):
+            made = [jnp.broadcast_to(seed.astype(value.dtype), value.shape) for value in values]
+            made = jax.lax.optimization_barrier(made)
+        arguments = [next(given) if real else x for real, x in zip(is_image, made, strict=True)]
+        results = jax.lax.optimization_barrier(forward(variables, arguments))
+        with jax.named_scope(_AROUND[1]):
+            return [result.max() for result in results]
+
+    return run
+
+
+def roofline(peaks: Peaks, batch: int) -> Meter:
+    """The larger of FLOPs over the peak rate and bytes over the memory's, both as XLA counts them.
+
+    FLOPs are those of the program as another platform than the CPU gets it (no packed convolutions), bytes those
+    of the program compiled here, with its elementwise chains fused.
+    """
+
+    def meter(unit: Unit | None, sizes: Sequence[int]) -> Reading:
+        if unit is None:
+            return {"median_ms": 0.0, "spread_ms": 0.0, "outlier": False}
+        traced = jax.jit(unit.forward(sizes)).trace(*unit.arguments(sizes, batch))
+        flops = traced.lower(lowering_platforms=("tpu",)).cost_analysis()["flops"]
+        accessed = traced.lower().compile().cost_analysis()["bytes accessed"]
+        seconds = max(flops / peaks.flops, accessed / peaks.bandwidth)
+        return {"median_ms": 1000 * seconds, "spread_ms": 0.0, "outlier": False}
 
     return meter
 

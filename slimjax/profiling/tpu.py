@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import importlib.util
+import math
 import os
 import re
 from collections.abc import Mapping
@@ -17,24 +18,61 @@ import jax
 from jax.experimental import topologies
 
 from slimjax.errors import UserError
+from slimjax.profiling.chips import CHIPS, Chip
+
+TARGETS: Mapping[str, str] = MappingProxyType(
+    {"tpu-v4": "v4:2x2x1", "tpu-v5e": "v5e:2x2", "tpu-v5p": "v5p:2x2x1", "tpu-v6e": "v6e:2x2"}
+)
+"""Kinds of TPU by their smallest topology with a whole host."""
+
+# libtpu asks for that topology's; it serves the larger ones too.
+_ACCELERATORS = MappingProxyType({"v4": "v4-8", "v5e": "v5litepod-4", "v5p": "v5p-8", "v6e": "v6e-4"})
+# Else each of a v4's two cores is a device of its own, unlike where there is a TPU.
+_OPTIONS: Mapping[str, Mapping[str, str]] = MappingProxyType({"v4": {"chip_config_name": "megacore"}})
 
 
 @dataclasses.dataclass(frozen=True)
-class Target:
-    """A kind of TPU: its smallest topology with a whole host, and the accelerator type that libtpu asks for."""
+class Slice:
+    """Some chips of one kind, wired as a box of these sides."""
 
-    topology: str
-    accelerator: str
+    kind: str
+    sides: tuple[int, ...]
 
+    @classmethod
+    def parse(cls, topology: str) -> Slice:
+        """From a topology such as "v5e:4x4". What shapes there are, libtpu knows (`compile_only_devices`).
 
-TARGETS: Mapping[str, Target] = MappingProxyType(
-    {
-        "tpu-v4": Target("v4:2x2x1", "v4-8"),
-        "tpu-v5e": Target("v5e:2x2", "v5litepod-4"),
-        "tpu-v5p": Target("v5p:2x2x1", "v5p-8"),
-        "tpu-v6e": Target("v6e:2x2", "v6e-4"),
-    }
-)
+        Raises:
+          UserError: no such kind, a shape of another dimension, or more chips than a slice can have.
+        """
+        match = re.fullmatch(rf"({'|'.join(CHIPS)}):([1-9]\d*(?:x[1-9]\d*)*)", topology)
+        if match is None:
+            raise _no_slice(topology, f"KIND:SHAPE with KIND one of {', '.join(CHIPS)}")
+        found = cls(match[1], tuple(int(side) for side in match[2].split("x")))
+        wanted = found.chip
+        if len(found.sides) != wanted.dimensions:
+            raise _no_slice(topology, f"a shape of {wanted.dimensions} sides for {found.kind}")
+        if found.chips > wanted.most_chips:
+            raise _no_slice(topology, f"at most {wanted.most_chips:,} chips of {found.kind}")
+        return found
+
+    @property
+    def chip(self) -> Chip:
+        return CHIPS[self.kind]
+
+    @property
+    def chips(self) -> int:
+        return math.prod(self.sides)
+
+    def doubled(self) -> Slice | None:
+        """With the shortest side (the last of them) twice as long; None: slices are not that large."""
+        shortest = max(i for i, side in enumerate(self.sides) if side == min(self.sides))
+        sides = tuple(side * (1 + (i == shortest)) for i, side in enumerate(self.sides))
+        larger = Slice(self.kind, sides)
+        return larger if larger.chips <= self.chip.most_chips else None
+
+    def __str__(self) -> str:
+        return f"{self.kind}:{'x'.join(map(str, self.sides))}"
 
 
 def is_attached() -> bool:
@@ -42,31 +80,36 @@ def is_attached() -> bool:
     return any(os.path.exists(path) for path in ("/dev/accel0", "/dev/vfio/0"))
 
 
-def compile_only_devices(target: str) -> list[Any]:
-    """Devices that programs can be compiled for, but not run on. JAX itself then runs on the CPU.
+def compile_only_devices(topology: str) -> list[Any]:
+    """A slice's chips, that programs can be compiled for, but not run on. JAX itself then runs on the CPU.
 
     Call before anything touches a device.
 
     Raises:
-      UserError: libtpu is not installed.
+      UserError: no such slice, or libtpu is not installed.
     """
+    wanted = Slice.parse(topology)
     if importlib.util.find_spec("libtpu") is None:
-        raise UserError(
-            f"--target {target}: the TPU compiler is not installed: pip install -e '.[tpu-compile]'."
-        )
-    wanted = TARGETS[target]
-    # Without these, libtpu looks for the machine's own chips and metadata, and waits for answers.
+        raise UserError(f"{topology}: the TPU compiler is not installed: pip install -e '.[tpu-compile]'.")
+    # Without the first three, libtpu looks for the machine's own chips and metadata, and waits for answers;
+    # without the last it serves one process at a time.
     os.environ.update(
-        TPU_SKIP_MDS_QUERY="1", TPU_WORKER_HOSTNAMES="localhost", TPU_ACCELERATOR_TYPE=wanted.accelerator
+        TPU_SKIP_MDS_QUERY="1",
+        TPU_WORKER_HOSTNAMES="localhost",
+        TPU_ACCELERATOR_TYPE=_ACCELERATORS[wanted.kind],
+        ALLOW_MULTIPLE_LIBTPU_LOAD="1",
     )
     jax.config.update("jax_platforms", "cpu")
-    return list(topologies.get_topology_desc(platform="tpu", topology_name=wanted.topology).devices)
+    options: dict[str, Any] = dict(_OPTIONS.get(wanted.kind, {}))
+    try:
+        found = topologies.get_topology_desc(platform="tpu", topology_name=topology, **options)
+    except jax.errors.JaxRuntimeError as error:
+        raise _no_slice(topology, "a shape that libtpu knows", str(error).splitlines()[0]) from error
+    return list(found.devices)
 
 
-def estimated_cycles(program: Any) -> int:
-    """The compiler's estimate for a compiled TPU program: cycles of its entry computation, summed.
-
-    Loops count once, whatever their trips: do not estimate programs that spend their time in one.
-    """
-    entry = program.as_text().split("\nENTRY ", 1)[1].split("\n}", 1)[0]
-    return sum(int(cycles) for cycles in re.findall(r'"estimated_cycles":"(\d+)"', entry))
+def _no_slice(topology: str, expected: str, reason: str = "") -> UserError:
+    examples = ", ".join(TARGETS.values())
+    return UserError(
+        f"topology {topology!r}: expected {expected}, such as v5e:4x4 ({examples} are one host). {reason}".rstrip()
+    )
