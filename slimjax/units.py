@@ -1,8 +1,9 @@
 """Units: the pieces of a network that latency tables are made of.
 
-A unit begins with a layer that has a kernel (convolution, depthwise, dense) and ends before the next one: its norm,
-its activation, the sum with a shortcut go with it, as compilers fuse them. It is cut from the recorded
-forward pass, so that what is measured is what the network does, and a user's own network is cut likewise.
+The forward pass is cut before each layer that has a kernel (convolution, depthwise, dense) where it enters another
+top-level module and a single feature map is alive: a residual block or an inverted residual stays whole, and a
+layer's norm and activation go with it, as compilers fuse them. Units are cut from what was recorded, so what is
+measured is what the network does, and a user's own network is cut likewise.
 
 Units that do the same arithmetic have the same key, up to the names and sizes of their groups, so they share
 one entry of a table:
@@ -102,9 +103,15 @@ def split(records: Records) -> list[Unit]:
     """The units of a network in call order; together they are its whole forward pass."""
     ops = records.ops
     last_reader = {j: i for i, op in enumerate(ops) for j in op.inputs}
-    alone = [i for i in range(1, len(ops)) if all(last_reader.get(j, 0) < i for j in range(i - 1))]
-    starts = [i for i in alone if (layer := ops[i].layer) is not None and layer.has_kernel]
-    bounds = [1, *starts[1:], len(ops)]  # what precedes the first layer belongs to it
+    kernels = {
+        i: op.layer.path[0] for i, op in enumerate(ops) if op.layer is not None and op.layer.has_kernel
+    }
+    starts = [
+        i
+        for (_, before), (i, module) in itertools.pairwise(kernels.items())
+        if module != before and all(last_reader.get(j, 0) < i for j in range(i - 1))
+    ]
+    bounds = [1, *starts, len(ops)]
     return [_unit(records, range(*pair)) for pair in itertools.pairwise(bounds)]
 
 

@@ -99,14 +99,14 @@ def run(settings: Settings, points: int = 5) -> LatencyTable:
 
     Args:
       points: channel counts along each axis of a unit with two; one axis alone gets their square, three get
-        two fewer each.
+        one fewer each.
 
     Raises:
       UserError: unknown names, or a device that is not there.
       RunError: entries that failed again and again; all others are in the cache.
     """
-    if points < 2:
-        raise UserError(f"--points: expected 2 or more, got {points}.")
+    if points < 3:
+        raise UserError(f"--points: expected 3 or more, got {points}.")
     net = settings.net()
     grids = choose_grids(units.split(net.records), net, points)
     tasks = [sweep.OVERHEAD, *(task for key, grid in grids.items() for task in _tasks(key, grid))]
@@ -137,7 +137,7 @@ def _range(net: Supernet, name: str) -> tuple[int, int]:
 
 
 def _count(axes: int, points: int) -> int:
-    return {1: points * points, 2: points}.get(axes, max(2, points - 2))
+    return {1: points * points, 2: points}.get(axes, points - 1)
 
 
 def _spread(low: int, high: int, count: int, step: int) -> np.ndarray:
