@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import importlib.util
 import json
 import os
 import pathlib
@@ -13,15 +12,12 @@ from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
+from slimjax import options
 from slimjax.errors import RunError, UserError
 
 if TYPE_CHECKING:  # importing it takes time that --help does not need
     from ml_collections import ConfigDict
 
-# Those of profiling.tpu, which takes seconds to import; a test holds them together.
-BENCH_TARGETS = ("cpu", "tpu-v4", "tpu-v5e", "tpu-v5p", "tpu-v6e")
-# Those of costs, likewise.
-CONVENTIONS = ("plain", "slimmable", "joslim", "tfnas")
 Verb = Callable[[argparse.Namespace, list[str]], None]
 
 
@@ -92,7 +88,7 @@ def run_cost(arguments: argparse.Namespace, rest: list[str]) -> None:
         table=arguments.table,
         monotone=arguments.monotone,
         convention=arguments.convention,
-        **_network(arguments),
+        **options.network(arguments),
     )
     _print_answer(arguments, answer)
 
@@ -100,17 +96,29 @@ def run_cost(arguments: argparse.Namespace, rest: list[str]) -> None:
 def run_profile(arguments: argparse.Namespace, rest: list[str]) -> None:
     """Build a table of a network's latency over channels, for a device that is here or for a TPU that is not."""
     from slimjax import latency
-    from slimjax.profiling import profile
+    from slimjax.profiling import page, profile
 
     _no_more(rest)
-    network = {**_network(arguments), "dtype": arguments.dtype, "min_width": arguments.min_width}
+    network = {**options.network(arguments), "dtype": arguments.dtype, "min_width": arguments.min_width}
     settings = profile.Settings(
-        network, arguments.target, arguments.batch, arguments.repeats, **_sweep(arguments)
+        network, arguments.target, arguments.batch, arguments.repeats, **options.sweep(arguments)
     )
     table = profile.run(settings, arguments.points)
     table = latency.monotone(table) if arguments.monotone else table
     table.save(arguments.out)
-    _print_answer(arguments, {"out": arguments.out, **table.summary()})
+    picture = str(pathlib.Path(arguments.out).with_suffix(".html"))
+    page.write(picture, [table], arguments.command)
+    _print_answer(arguments, {"out": arguments.out, "page": picture, **table.summary()})
+
+
+def run_report(arguments: argparse.Namespace, rest: list[str]) -> None:
+    """Draw latency tables, of several targets or networks, on one page."""
+    from slimjax import latency
+    from slimjax.profiling import page
+
+    _no_more(rest)
+    page.write(arguments.out, [latency.load(path) for path in arguments.tables], arguments.command)
+    _print_answer(arguments, {"out": arguments.out})
 
 
 def run_compile(arguments: argparse.Namespace, rest: list[str]) -> None:
@@ -164,7 +172,7 @@ def _bench_table(arguments: argparse.Namespace, rest: list[str]) -> None:
     if arguments.table is None:
         raise UserError("bench table: expected --table FILE (slimjax profile makes one).")
     _print_answer(
-        arguments, table.run(arguments.table, arguments.subnets, arguments.seed, **_sweep(arguments))
+        arguments, table.run(arguments.table, arguments.subnets, arguments.seed, **options.sweep(arguments))
     )
 
 
@@ -186,126 +194,15 @@ def _on_target(arguments: argparse.Namespace, config: ConfigDict) -> dict[str, A
     return step.run(config, arguments.repeats, arguments.against)
 
 
-def _define_bench(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("what", choices=["claims", "step", "table"])
-    parser.add_argument("--only", help="algorithms whose claims to decide, such as snet,usnet (default: all)")
-    parser.add_argument("--config", help="for step: a config file, with --config.key=value overrides")
-    parser.add_argument("--repeats", type=int, default=20, help="for step: timed repetitions (default: 20)")
-    parser.add_argument("--target", choices=BENCH_TARGETS, help="for step: default is the attached device")
-    parser.add_argument(
-        "--against", choices=["torch", "torch.compile"], help="for step: time the same step in PyTorch too"
-    )
-    parser.add_argument("--seeds", type=int, default=5, help="networks per arm (default: 5)")
-    parser.add_argument(
-        "--workdir", type=_directory, default="runs/claims", help="keeps measurements; a later call goes on"
-    )
-    parser.add_argument("--table", help="for table: a latency table")
-    parser.add_argument("--subnets", type=int, default=40, help="for table: random subnets (default: 40)")
-    parser.add_argument("--seed", type=int, default=0, help="for table: of the random subnets (default: 0)")
-    _define_sweep(parser)
-
-
-def _define_train(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--config", required=True, help="a config file; it is Python code and is run")
-    parser.add_argument(
-        "--workdir", required=True, type=_directory, help="where checkpoints and results go; gs:// works"
-    )
-
-
-def _define_evaluate(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--workdir", required=True, type=_directory, help="of a training run")
-    parser.add_argument("--widths", help="uniform widths, such as 0.25,0.3,1")
-    parser.add_argument("--subnet", help="channels by group, such as '{\"stage1\": 8}'; others stay full")
-
-
-def _define_compile(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--config", required=True, nargs="+", metavar="FILE", help="config files, run in turn"
-    )
-    parser.add_argument("--topology", required=True, help="a slice, such as v5e:4x4 or v4:2x2x1")
-
-
-def _define_cost(parser: argparse.ArgumentParser) -> None:
-    _define_network(parser)
-    parser.add_argument("--width", type=float, help="uniform width multiplier (default: the full network)")
-    parser.add_argument("--subnet", help="channels by group, such as '{\"stage1\": 8}'; others stay full")
-    parser.add_argument(
-        "--variant", help="a published subnet of the model, such as 305M of autoslim_mobilenet_v2"
-    )
-    parser.add_argument("--table", help="a latency table: answer milliseconds too")
-    parser.add_argument(
-        "--monotone", action="store_true", help="repair the table: no latency falls when channels rise"
-    )
-    parser.add_argument(
-        "--batch", type=int, default=1, help="images that the peak memory is for (default: 1)"
-    )
-    parser.add_argument(
-        "--convention",
-        choices=CONVENTIONS,
-        help="what counts as a MAC (default: as the model's paper has it)",
-    )
-
-
-def _define_network(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--model", required=True)
-    parser.add_argument("--multiplier", type=float, help="of all channels, for example 2 for ResNet-20 2x")
-    parser.add_argument("--num-classes", "--num_classes", type=int)
-    parser.add_argument("--image-size", "--image_size", type=int, help="pixels of a side")
-
-
-def _network(arguments: argparse.Namespace) -> dict[str, Any]:
-    """What `_define_network` defines, as arguments of `supernet.named`."""
-    given = {key: getattr(arguments, key) for key in ("multiplier", "num_classes", "image_size")}
-    return {"name": arguments.model} | {key: value for key, value in given.items() if value is not None}
-
-
-def _define_profile(parser: argparse.ArgumentParser) -> None:
-    _define_network(parser)
-    parser.add_argument(
-        "--target", required=True, help="cpu, gpu, tpu; tpu-v5e and its like; roofline:DEVICE"
-    )
-    parser.add_argument("--out", required=True, help="the table, a JSON file")
-    parser.add_argument("--batch", type=int, default=32, help="images at a time (default: 32)")
-    parser.add_argument("--dtype", default="float32", choices=["float32", "bfloat16"])
-    parser.add_argument(
-        "--points", type=int, default=5, help="channel counts along each of two axes (default: 5)"
-    )
-    parser.add_argument(
-        "--min-width", "--min_width", type=float, help="smallest width (default: the model's)"
-    )
-    parser.add_argument("--repeats", type=int, default=7, help="timed rounds of a measurement (default: 7)")
-    parser.add_argument("--monotone", action="store_true", help="repair: no latency falls when channels rise")
-    _define_sweep(parser)
-
-
-def _define_sweep(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--timeout", type=float, default=300.0, help="seconds for one entry (default: 300)")
-    parser.add_argument("--retries", type=int, default=2, help="further attempts at an entry (default: 2)")
-    parser.add_argument(
-        "--processes", type=int, help="at work at a time (default: one to measure, else one per core)"
-    )
-    parser.add_argument("--cache", help="folder of readings (default: ~/.cache/slimjax/latency)")
-
-
-def _sweep(arguments: argparse.Namespace) -> dict[str, Any]:
-    """What `_define_sweep` defines, as fields of `profile.Settings`."""
-    fields = {
-        "timeout_seconds": arguments.timeout,
-        "retries": arguments.retries,
-        "processes": arguments.processes,
-        "cache": arguments.cache,
-    }
-    return {key: value for key, value in fields.items() if value is not None}
-
-
 VERBS: Mapping[str, tuple[Verb, Callable[[argparse.ArgumentParser], None]]] = MappingProxyType(
     {
-        "train": (run_train, _define_train),
-        "evaluate": (run_evaluate, _define_evaluate),
-        "cost": (run_cost, _define_cost),
-        "profile": (run_profile, _define_profile),
-        "compile": (run_compile, _define_compile),
-        "bench": (run_bench, _define_bench),
+        "train": (run_train, options.define_train),
+        "evaluate": (run_evaluate, options.define_evaluate),
+        "cost": (run_cost, options.define_cost),
+        "profile": (run_profile, options.define_profile),
+        "report": (run_report, options.define_report),
+        "compile": (run_compile, options.define_compile),
+        "bench": (run_bench, options.define_bench),
     }
 )
 
@@ -345,15 +242,6 @@ def _no_more(rest: list[str]) -> None:
         raise UserError(
             f"unexpected arguments: {' '.join(rest)}. Config fields are set by --config.key=value."
         )
-
-
-def _directory(text: str) -> str:
-    """A workdir, absolute, because Orbax writes to no other."""
-    if not text or pathlib.Path(text).is_file():
-        raise argparse.ArgumentTypeError(f"expected a directory, got {text!r}")
-    if text.startswith("gs://") and importlib.util.find_spec("gcsfs") is None:
-        raise argparse.ArgumentTypeError("gs:// needs gcsfs: pip install 'slimjax[gcs]'")
-    return text if "://" in text else str(pathlib.Path(text).expanduser().absolute())
 
 
 def _parse_json(flag: str, text: str) -> Any:

@@ -59,17 +59,29 @@ class Entry:
     outliers: tuple[tuple[int, ...], ...] = ()
 
 
+@dataclasses.dataclass(frozen=True)
+class Staircase:
+    """One unit's latency at many channel counts of one axis, the others being full: what interpolation misses."""
+
+    unit: str
+    axis: int
+    channels: tuple[int, ...]
+    median_ms: tuple[float, ...]
+
+
 @dataclasses.dataclass(frozen=True, eq=False)
 class LatencyTable:
     """Entries by unit key, what they are (`ABOUT`), and the milliseconds that calling any program costs.
 
     Args:
+      staircase: for the picture; looking a latency up does not use it.
       repaired: the share of entries that `monotone` changed and its largest relative change; None: as profiled.
     """
 
     about: Mapping[str, Any]
     overhead_ms: float
     entries: Mapping[str, Entry]
+    staircase: Staircase | None = None
     repaired: Mapping[str, float] | None = None
 
     def summary(self) -> dict[str, Any]:
@@ -227,6 +239,7 @@ def _to_json(table: LatencyTable) -> dict[str, Any]:
         "about": dict(table.about),
         "overhead_ms": table.overhead_ms,
         "repaired": None if table.repaired is None else dict(table.repaired),
+        "staircase": None if table.staircase is None else dataclasses.asdict(table.staircase),
         "units": {
             key: {
                 "grid": [axis.tolist() for axis in entry.grid],
@@ -251,7 +264,15 @@ def _from_json(body: Any) -> LatencyTable:
     if not body["overhead_ms"] >= 0:
         raise ValueError(f"expected overhead_ms of 0 or more, got {body['overhead_ms']}")
     entries = {key: _entry(key, value) for key, value in body["units"].items()}
-    return LatencyTable(body["about"], float(body["overhead_ms"]), entries, body["repaired"])
+    return LatencyTable(
+        body["about"], float(body["overhead_ms"]), entries, _staircase(body["staircase"]), body["repaired"]
+    )
+
+
+def _staircase(body: Mapping[str, Any] | None) -> Staircase | None:
+    if body is None:
+        return None
+    return Staircase(body["unit"], int(body["axis"]), tuple(body["channels"]), tuple(body["median_ms"]))
 
 
 def _entry(key: str, body: Mapping[str, Any]) -> Entry:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import json
 import re
@@ -23,6 +24,24 @@ from slimjax.workdir import versions, write_atomic
 FrontRow = dict[str, Any]
 """One subnet: width (a fraction or a name), channels (integers), macs and params (counts), top1 and
 top1_uncalibrated (fractions), loss (nats). A value that is missing or None is shown as a dash."""
+
+Row = Mapping[str, str]
+"""One line of a table: text by column."""
+
+Points = tuple[Sequence[float], Sequence[float]]
+"""x and y."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Curve:
+    """Latency over the channels of one axis: at `every` step, and at those that a table has."""
+
+    title: str
+    label: str
+    xlabel: str
+    every: Points
+    profiled: Points
+
 
 DASH = "-"
 COLUMNS = ("width", "MACs", "params", "top-1", "uncalibrated", "loss", "channels")
@@ -76,13 +95,42 @@ def write_report(
     figures = [Markup(draw_front(rows))]  # matplotlib escapes the text it draws
     if metrics and (curves := _loss_curves(metrics)):
         figures.append(Markup(draw_loss(curves)))
+    cells = [_cells(row) for row in rows]
+    write_page(path, title, figures, "Subnets", COLUMNS, cells, command, notes)
+
+
+def write_latencies(
+    path: epath.PathLike, *, title: str, curves: Sequence[Curve], summaries: Sequence[Row], command: str
+) -> None:
+    """Writes one HTML page about latency tables: a picture per curve, and a row per table.
+
+    Args:
+      summaries: text by column; all have the same columns, the last of which may be long.
+    """
+    figures = [Markup(draw_latency(curve)) for curve in curves]
+    rows = [tuple(row.values()) for row in summaries]
+    write_page(path, title, figures, "Tables", tuple(summaries[0]), rows, command)
+
+
+def write_page(
+    path: epath.PathLike,
+    title: str,
+    figures: Sequence[Markup],
+    heading: str,
+    columns: Sequence[str],
+    rows: Sequence[Sequence[str]],
+    command: str,
+    notes: Sequence[str] = (),
+) -> None:
+    """Pictures, a table under a heading, the command, and the versions; all text is escaped."""
     template = resources.files("slimjax").joinpath("report_template.html.jinja").read_text()
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
     page = environment.from_string(template).render(
         title=title,
         figures=figures,
-        columns=COLUMNS,
-        rows=[_cells(row) for row in rows],
+        heading=heading,
+        columns=columns,
+        rows=rows,
         command=command,
         notes=notes,
         versions=versions(),
@@ -117,6 +165,17 @@ def draw_loss(curves: Mapping[str, tuple[list[int], list[float]]]) -> str:
         axes.plot(steps, values, color=colour, label=name, linewidth=1.2)
     _finish(axes)
     return _to_svg(figure, "Loss over steps")
+
+
+def draw_latency(curve: Curve) -> str:
+    """Returns an SVG of milliseconds over channels, with what a table would answer between profiled counts."""
+    figure, axes = _new_figure(curve.xlabel, "ms")
+    axes.set_title(curve.title, color=INK, fontsize=9, parse_math=False, wrap=True)
+    axes.plot(*curve.profiled, "o-", color=UNCALIBRATED, label="table", markersize=4, linewidth=1.0)
+    axes.step(*curve.every, where="post", color=CALIBRATED, label=curve.label, linewidth=1.5)
+    axes.set_ylim(bottom=0)
+    _finish(axes)
+    return _to_svg(figure, f"Latency over channels, {curve.label}")
 
 
 def _cells(row: FrontRow) -> tuple[str, ...]:

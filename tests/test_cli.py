@@ -11,7 +11,7 @@ import jax
 import numpy as np
 import pytest
 
-from slimjax import cli, cost_query, evaluate_run, sharding
+from slimjax import cli, config_file, cost_query, evaluate_run, sharding
 from slimjax.build import build
 from slimjax.checkpoint import Checkpointer
 from slimjax.config import validate
@@ -222,7 +222,7 @@ def test_train_refuses_an_override_without_equals_sign(refused, tmp_path):
 
 def test_config_takes_widths_up_to_the_largest_of_the_model():
     overrides = ["--config.model.name=s_shufflenet", "--config.evaluation.widths=0.5,2"]
-    validate(cli._load_config(DIGITS, overrides), device_count=8)
+    validate(config_file.load(DIGITS, overrides), device_count=8)
 
 
 def test_train_reports_all_mistakes_at_once(refused, tmp_path):
@@ -252,11 +252,11 @@ def test_workdir_may_be_relative(tmp_path, monkeypatch):
 
 
 def test_override_sets_the_field():
-    assert cli._load_config(DIGITS, ["--config.optimizer.learning_rate=0.5"]).optimizer.learning_rate == 0.5
+    assert config_file.load(DIGITS, ["--config.optimizer.learning_rate=0.5"]).optimizer.learning_rate == 0.5
 
 
 def test_override_gives_the_model_an_argument_that_the_file_does_not_name():
-    assert cli._load_config(DIGITS, ["--config.model.options.stem_stride=2"]).model.options.stem_stride == 2
+    assert config_file.load(DIGITS, ["--config.model.options.stem_stride=2"]).model.options.stem_stride == 2
 
 
 # train: config files
@@ -318,9 +318,9 @@ def test_missing_fields_of_a_config_file_are_named(refused_config):
 def trained(tmp_path_factory):
     """Returns a function: config file -> workdir of a run of it with a checkpoint, of untrained weights."""
 
-    def make(config_file: str) -> str:
+    def make(path: str) -> str:
         directory = str(tmp_path_factory.mktemp("run"))
-        experiment = build(cli._load_config(config_file, ["--config.devices=1"]))
+        experiment = build(config_file.load(path, ["--config.devices=1"]))
         state = sharding.put_replicated(experiment.mesh, experiment.algorithm.init(0))
         with contextlib.ExitStack() as stack:
             claim(stack, directory, experiment.config)
@@ -349,7 +349,7 @@ def test_evaluate_refuses_a_damaged_config(refused, tmp_path):
 
 
 def test_evaluate_refuses_a_run_without_a_checkpoint(refused, tmp_path):
-    (tmp_path / "config.json").write_text(cli._load_config(DIGITS, []).to_json_best_effort())
+    (tmp_path / "config.json").write_text(config_file.load(DIGITS, []).to_json_best_effort())
     assert "no checkpoint yet. Train first" in refused("evaluate", "--workdir", str(tmp_path))
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import jax
 import pytest
 
-from slimjax import cli, compile_query, recipes
+from slimjax import cli, compile_query, config_file, recipes
 from slimjax.build import build, load_data
 from slimjax.profiling import hlo, tpu
 from slimjax.profiling.chips import CHIPS, GIB
@@ -135,7 +135,7 @@ def test_typical_step_is_compiled():
 )
 def test_published_data_need_not_be_there(name, tmp_path, monkeypatch):
     monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path))
-    info = load_data(cli._load_config(str(CONFIGS / f"{name}.py"), []), described=True).info
+    info = load_data(config_file.load(str(CONFIGS / f"{name}.py"), []), described=True).info
     expected = {
         "imagenet2012": (1000, (224, 224, 3), {"train": 1_281_167, "holdout": 0, "test": 50_000}),
         "imagenet100": (100, (224, 224, 3), {"train": 102_170, "holdout": 0, "test": 25_550}),
@@ -150,7 +150,7 @@ def test_every_imagenet_config_is_of_published_data():
     paths = sorted(CONFIGS.glob("imagenet*.py"))
     assert len(paths) > 4
     for path in paths:
-        assert cli._load_config(str(path), []).data.name in sources._PUBLISHED
+        assert config_file.load(str(path), []).data.name in sources._PUBLISHED
 
 
 # What does not fit

@@ -12,7 +12,7 @@ import tensorflow_datasets as tfds
 from jax.experimental.compilation_cache import compilation_cache
 from PIL import Image
 
-from slimjax import cli, metrics
+from slimjax import config_file, metrics
 from slimjax.build import Experiment, build
 from slimjax.checkpoint import Checkpointer
 from slimjax.config import validate
@@ -28,7 +28,7 @@ def header(path: Path) -> str:
 
 
 def load(path: Path, *overrides: str):
-    return cli._load_config(str(path), [f"--config.{override}" for override in overrides])
+    return config_file.load(str(path), [f"--config.{override}" for override in overrides])
 
 
 def number(text: str) -> int:

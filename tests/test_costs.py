@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from flax import linen as nn
 
-from slimjax import cli, costs, models
+from slimjax import costs, models, options
 from slimjax.build import make_supernet
 from slimjax.layers import Conv, FeatureMap
 from slimjax.models import autoslim
@@ -344,4 +344,4 @@ def test_costs_are_differentiable_in_the_channels(cost):
 
 
 def test_command_line_knows_the_conventions():
-    assert set(cli.CONVENTIONS) == set(costs.CONVENTIONS)
+    assert set(options.CONVENTIONS) == set(costs.CONVENTIONS)

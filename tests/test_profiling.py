@@ -4,7 +4,7 @@ import importlib.util
 
 import pytest
 
-from slimjax import cli
+from slimjax import options
 from slimjax.errors import UserError
 from slimjax.profiling import hlo, tpu
 from slimjax.profiling.chips import CHIPS
@@ -142,7 +142,7 @@ def test_slice_doubles_its_shortest_side_until_slices_end():
 
 
 def test_command_line_offers_every_target():
-    assert set(cli.BENCH_TARGETS) == {"cpu", *tpu.TARGETS}
+    assert set(options.BENCH_TARGETS) == {"cpu", *tpu.TARGETS}
 
 
 @pytest.mark.skipif(importlib.util.find_spec("libtpu") is not None, reason="needs a machine without libtpu")

@@ -16,13 +16,16 @@ import numpy as np
 
 from slimjax import supernet, units
 from slimjax.errors import UserError
-from slimjax.latency import Entry, LatencyTable
+from slimjax.latency import Entry, LatencyTable, Staircase
 from slimjax.profiling import meters, sweep
 from slimjax.profiling.sweep import Ask, Readings, Task
 from slimjax.supernet import Supernet
 from slimjax.units import Unit
 
 CACHE = "~/.cache/slimjax/latency"
+
+STAIRS = 64
+"""Channel counts of the picture of a table."""
 
 Grid = tuple[np.ndarray, ...]
 """For each axis of a unit, ascending channel counts."""
@@ -113,8 +116,11 @@ def run(settings: Settings, points: int = 5) -> LatencyTable:
     with settings.askers() as (hello, askers):
         readings = settings.readings(hello)
         sweep.sweep(tasks, askers, readings, settings.retries)
-    entries = {key: _entry(key, grid, readings) for key, grid in grids.items()}
-    return LatencyTable(settings.about(hello, net), readings.found[sweep.OVERHEAD]["median_ms"], entries)
+        entries = {key: _entry(key, grid, readings) for key, grid in grids.items()}
+        steps = staircase_tasks(entries, net.rounding.step)
+        sweep.sweep(steps, askers, readings, settings.retries)
+    overhead = readings.found[sweep.OVERHEAD]["median_ms"]
+    return LatencyTable(settings.about(hello, net), overhead, entries, _staircase(steps, readings))
 
 
 def choose_grids(parts: Sequence[Unit], net: Supernet, points: int) -> dict[str, Grid]:
@@ -129,6 +135,25 @@ def choose_grids(parts: Sequence[Unit], net: Supernet, points: int) -> dict[str,
         key: tuple(_spread(low, high, _count(len(axes), points), step) for low, high in axes)
         for key, axes in ranges.items()
     }
+
+
+def staircase_tasks(entries: Mapping[str, Entry], step: int) -> list[Task]:
+    """Counts along the widest axis of the unit that costs most, the other axes being full; one rounding step
+    apart or more, `STAIRS` at most."""
+    narrowable = {key: entry for key, entry in entries.items() if entry.grid}
+    key = max(narrowable, key=lambda k: float(entries[k].median_ms.max()))
+    full = [int(axis[-1]) for axis in entries[key].grid]
+    axis = full.index(max(full))
+    low = int(entries[key].grid[axis][0])
+    counts = _spread(low, full[axis], min(STAIRS, (full[axis] - low) // step + 1), step)
+    return [(key, (*full[:axis], int(count), *full[axis + 1 :])) for count in counts]
+
+
+def _staircase(tasks: Sequence[Task], readings: Readings) -> Staircase:
+    key, first = tasks[0]
+    axis = next((i for i, n in enumerate(first) if n != tasks[-1][1][i]), 0)
+    channels = tuple(sizes[axis] for _, sizes in tasks)
+    return Staircase(key, axis, channels, tuple(readings.found[task]["median_ms"] for task in tasks))
 
 
 def _range(net: Supernet, name: str) -> tuple[int, int]:

@@ -1,0 +1,139 @@
+"""What the verbs of the command line take. Nothing here imports JAX: `--help` answers at once."""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import pathlib
+from typing import Any
+
+# Those of profiling.tpu, which takes seconds to import; a test holds them together.
+BENCH_TARGETS = ("cpu", "tpu-v4", "tpu-v5e", "tpu-v5p", "tpu-v6e")
+# Those of costs, likewise.
+CONVENTIONS = ("plain", "slimmable", "joslim", "tfnas")
+
+
+def define_bench(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("what", choices=["claims", "step", "table"])
+    parser.add_argument("--only", help="algorithms whose claims to decide, such as snet,usnet (default: all)")
+    parser.add_argument("--config", help="for step: a config file, with --config.key=value overrides")
+    parser.add_argument("--repeats", type=int, default=20, help="for step: timed repetitions (default: 20)")
+    parser.add_argument("--target", choices=BENCH_TARGETS, help="for step: default is the attached device")
+    parser.add_argument(
+        "--against", choices=["torch", "torch.compile"], help="for step: time the same step in PyTorch too"
+    )
+    parser.add_argument("--seeds", type=int, default=5, help="networks per arm (default: 5)")
+    parser.add_argument(
+        "--workdir", type=_directory, default="runs/claims", help="keeps measurements; a later call goes on"
+    )
+    parser.add_argument("--table", help="for table: a latency table")
+    parser.add_argument("--subnets", type=int, default=40, help="for table: random subnets (default: 40)")
+    parser.add_argument("--seed", type=int, default=0, help="for table: of the random subnets (default: 0)")
+    define_sweep(parser)
+
+
+def define_train(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--config", required=True, help="a config file; it is Python code and is run")
+    parser.add_argument(
+        "--workdir", required=True, type=_directory, help="where checkpoints and results go; gs:// works"
+    )
+
+
+def define_evaluate(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--workdir", required=True, type=_directory, help="of a training run")
+    parser.add_argument("--widths", help="uniform widths, such as 0.25,0.3,1")
+    parser.add_argument("--subnet", help="channels by group, such as '{\"stage1\": 8}'; others stay full")
+
+
+def define_compile(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--config", required=True, nargs="+", metavar="FILE", help="config files, run in turn"
+    )
+    parser.add_argument("--topology", required=True, help="a slice, such as v5e:4x4 or v4:2x2x1")
+
+
+def define_cost(parser: argparse.ArgumentParser) -> None:
+    define_network(parser)
+    parser.add_argument("--width", type=float, help="uniform width multiplier (default: the full network)")
+    parser.add_argument("--subnet", help="channels by group, such as '{\"stage1\": 8}'; others stay full")
+    parser.add_argument(
+        "--variant", help="a published subnet of the model, such as 305M of autoslim_mobilenet_v2"
+    )
+    parser.add_argument("--table", help="a latency table: answer milliseconds too")
+    parser.add_argument(
+        "--monotone", action="store_true", help="repair the table: no latency falls when channels rise"
+    )
+    parser.add_argument(
+        "--batch", type=int, default=1, help="images that the peak memory is for (default: 1)"
+    )
+    parser.add_argument(
+        "--convention",
+        choices=CONVENTIONS,
+        help="what counts as a MAC (default: as the model's paper has it)",
+    )
+
+
+def define_network(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--model", required=True)
+    parser.add_argument("--multiplier", type=float, help="of all channels, for example 2 for ResNet-20 2x")
+    parser.add_argument("--num-classes", "--num_classes", type=int)
+    parser.add_argument("--image-size", "--image_size", type=int, help="pixels of a side")
+
+
+def network(arguments: argparse.Namespace) -> dict[str, Any]:
+    """What `define_network` defines, as arguments of `supernet.named`."""
+    given = {key: getattr(arguments, key) for key in ("multiplier", "num_classes", "image_size")}
+    return {"name": arguments.model} | {key: value for key, value in given.items() if value is not None}
+
+
+def define_profile(parser: argparse.ArgumentParser) -> None:
+    define_network(parser)
+    parser.add_argument(
+        "--target", required=True, help="cpu, gpu, tpu; tpu-v5e and its like; roofline:DEVICE"
+    )
+    parser.add_argument("--out", required=True, help="the table, a JSON file")
+    parser.add_argument("--batch", type=int, default=32, help="images at a time (default: 32)")
+    parser.add_argument("--dtype", default="float32", choices=["float32", "bfloat16"])
+    parser.add_argument(
+        "--points", type=int, default=5, help="channel counts along each of two axes (default: 5)"
+    )
+    parser.add_argument(
+        "--min-width", "--min_width", type=float, help="smallest width (default: the model's)"
+    )
+    parser.add_argument("--repeats", type=int, default=7, help="timed rounds of a measurement (default: 7)")
+    parser.add_argument("--monotone", action="store_true", help="repair: no latency falls when channels rise")
+    define_sweep(parser)
+
+
+def define_report(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--tables", required=True, nargs="+", metavar="FILE", help="latency tables")
+    parser.add_argument("--out", required=True, help="the page, an HTML file")
+
+
+def define_sweep(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--timeout", type=float, default=300.0, help="seconds for one entry (default: 300)")
+    parser.add_argument("--retries", type=int, default=2, help="further attempts at an entry (default: 2)")
+    parser.add_argument(
+        "--processes", type=int, help="at work at a time (default: one to measure, else one per core)"
+    )
+    parser.add_argument("--cache", help="folder of readings (default: ~/.cache/slimjax/latency)")
+
+
+def sweep(arguments: argparse.Namespace) -> dict[str, Any]:
+    """What `define_sweep` defines, as fields of `profile.Settings`."""
+    fields = {
+        "timeout_seconds": arguments.timeout,
+        "retries": arguments.retries,
+        "processes": arguments.processes,
+        "cache": arguments.cache,
+    }
+    return {key: value for key, value in fields.items() if value is not None}
+
+
+def _directory(text: str) -> str:
+    """A workdir, absolute, because Orbax writes to no other."""
+    if not text or pathlib.Path(text).is_file():
+        raise argparse.ArgumentTypeError(f"expected a directory, got {text!r}")
+    if text.startswith("gs://") and importlib.util.find_spec("gcsfs") is None:
+        raise argparse.ArgumentTypeError("gs:// needs gcsfs: pip install 'slimjax[gcs]'")
+    return text if "://" in text else str(pathlib.Path(text).expanduser().absolute())
