@@ -2,8 +2,9 @@
 
 The forward pass is cut before each layer that has a kernel (convolution, depthwise, dense) where it enters another
 top-level module and a single feature map is alive: a residual block or an inverted residual stays whole, and a
-layer's norm and activation go with it, as compilers fuse them. Units are cut from what was recorded, so what is
-measured is what the network does, and a user's own network is cut likewise.
+layer's norm and activation go with it, as compilers fuse them. The stem goes with the first block: its result is the
+largest, and whether it is ever written to memory is the compiler's choice. Units are cut from what was recorded, so
+what is measured is what the network does, and a user's own network is cut likewise.
 
 Units that do the same arithmetic have the same key, up to the names and sizes of their groups, so they share
 one entry of a table:
@@ -111,7 +112,7 @@ def split(records: Records) -> list[Unit]:
         for (_, before), (i, module) in itertools.pairwise(kernels.items())
         if module != before and all(last_reader.get(j, 0) < i for j in range(i - 1))
     ]
-    bounds = [1, *starts, len(ops)]
+    bounds = [1, *starts[1:], len(ops)]  # the stem goes with the first block
     return [_unit(records, range(*pair)) for pair in itertools.pairwise(bounds)]
 
 

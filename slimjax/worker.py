@@ -13,7 +13,7 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Any
 
-from slimjax.errors import RunError
+from slimjax.errors import RunError, UserError
 
 
 class Worker:
@@ -46,9 +46,10 @@ class Worker:
     def ask(self, question: Any, timeout_seconds: float | None = None) -> dict[str, Any]:
         """The answer.
 
-        Raises:
-          TimeoutError: none came in time; the child is killed.
-          RunError: the child says that it could not, or died: then with the end of what it wrote to stderr.
+          Raises:
+            TimeoutError: none came in time; the child is killed.
+            UserError, RunError: what the child says of a mistake of the user's, or of a failure of its own.
+        RunError: the child died; the message has the end of what it wrote to stderr.
         """
         self.start(timeout_seconds)
         return self._exchange(question, timeout_seconds)
@@ -88,7 +89,7 @@ class Worker:
             raise RunError(f"{self._module} ended with exit code {code}: {self._said()}")
         answer = dict(json.loads(line))
         if "error" in answer:
-            raise RunError(answer["error"])
+            raise (UserError if answer.get("mistake") else RunError)(answer["error"])
         return answer
 
     def _said(self) -> str:
@@ -127,6 +128,8 @@ def serve(begin: Callable[[Any], tuple[dict[str, Any], Callable[[Any], dict[str,
                 result, answer = begin(json.loads(line))
             else:
                 result = answer(json.loads(line))
+        except UserError as error:
+            result = {"error": str(error), "mistake": True}
         except Exception as error:  # whatever it is, the parent decides
             result = {"error": f"{type(error).__name__}: {error}".splitlines()[0]}
         answers.write(json.dumps(result) + "\n")

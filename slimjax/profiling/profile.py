@@ -53,6 +53,16 @@ class Settings:
     processes: int | None = None
     cache: str = CACHE
 
+    def __post_init__(self) -> None:
+        """Raises: UserError: counts that are none."""
+        for name in ("batch", "repeats", "processes"):
+            if (value := getattr(self, name)) is not None and value < 1:
+                raise UserError(f"--{name}: expected 1 or more, got {value}.")
+        if self.retries < 0:
+            raise UserError(f"--retries: expected 0 or more, got {self.retries}.")
+        if not self.timeout_seconds > 0:
+            raise UserError(f"--timeout: expected more than 0 seconds, got {self.timeout_seconds:g}.")
+
     @property
     def dtype(self) -> str:
         return str(self.network.get("dtype", "float32"))

@@ -1,0 +1,190 @@
+"""`slimjax profile`, `cost --table`, `bench table`: from a network to a table, and whether to trust it."""
+
+import importlib.util
+import json
+
+import numpy as np
+import pytest
+
+from slimjax import cli, latency, units
+from slimjax.bench.table import random_subnets
+from slimjax.errors import UserError
+from slimjax.profiling import meters, profile, sweep
+from slimjax.profiling.chips import PEAKS
+from slimjax.supernet import named
+
+needs_libtpu = pytest.mark.skipif(
+    importlib.util.find_spec("libtpu") is None,
+    reason="needs the TPU compiler: pip install -e '.[tpu-compile]'",
+)
+NETWORK = ["--model", "resnet8", "--image-size", "8"]
+
+
+def run(capsys, *arguments):
+    code = cli.main([*arguments, "--json"])
+    lines = capsys.readouterr().out.splitlines()
+    assert code == 0
+    assert len(lines) == 1
+    return json.loads(lines[0])
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("profile")
+
+
+@pytest.fixture(scope="module")
+def table(folder):
+    """A roofline table: no timing, so quick."""
+    out = str(folder / "roofline.json")
+    command = ["profile", *NETWORK, "--target", "roofline:a100", "--points", "3", "--batch", "4"]
+    assert cli.main([*command, "--cache", str(folder / "cache"), "--out", out, "--json"]) == 0
+    return out
+
+
+def test_a_table_says_what_it_is_and_has_every_unit(table):
+    found, net = latency.load(table), named("resnet8", image_size=8)
+    assert found.about["method"] == "roofline"
+    assert found.about["device"] == "a100, roofline of its published peaks"
+    assert set(found.entries) == {unit.key for unit in units.split(net.records)}
+    subnets = random_subnets(net.space, 50, seed=0)
+    assert (net.latency(found)(subnets) > 0).all()
+
+
+def test_a_roofline_is_flops_or_bytes_over_the_peak(table):
+    """A wide convolution of few pixels is as long as its weights take to read, and no longer."""
+    unit = units.split(named("resnet8").records)[-1]  # the classifier
+    reading = meters.roofline(PEAKS["a100"], batch=1)(unit, [64])
+    bytes_at_least = 4 * (64 * 10 + 64 + 10 + 10)
+    assert reading["median_ms"] >= 1000 * bytes_at_least / PEAKS["a100"].bandwidth
+    assert reading["median_ms"] <= 3000 * bytes_at_least / PEAKS["a100"].bandwidth
+
+
+def test_a_second_profile_asks_nothing_again(folder, table, monkeypatch, capsys):
+    monkeypatch.setattr(sweep, "_attempt", lambda *_: pytest.fail("asked again"))
+    command = ["profile", *NETWORK, "--target", "roofline:a100", "--points", "3", "--batch", "4"]
+    again = run(capsys, *command, "--cache", str(folder / "cache"), "--out", str(folder / "again.json"))
+    assert again["entries"] > 20
+    first, second = (
+        json.loads(path.read_text()) for path in (folder / "roofline.json", folder / "again.json")
+    )
+    assert first["units"] == second["units"]
+
+
+def test_another_batch_has_readings_of_its_own(folder, table):
+    network = {"name": "resnet8", "image_size": 8}
+    paths = {
+        profile.Settings(network, "roofline:a100", batch, cache=str(folder)).readings({"device": "x"})._path
+        for batch in (4, 8)
+    }
+    assert len(paths) == 2
+
+
+def test_cost_answers_milliseconds_by_the_table(table, capsys):
+    answer = run(capsys, "cost", *NETWORK, "--width", "0.5", "--table", table)
+    net = named("resnet8", image_size=8)
+    expected = net.latency(latency.load(table))(net.space.uniform(0.5))
+    assert answer["latency_ms"] == pytest.approx(float(expected), abs=1e-6)
+    assert answer["latency_method"] == "roofline"
+
+
+def test_cost_by_a_table_of_another_network_names_what_to_profile(table, capsys):
+    assert cli.main(["cost", "--model", "resnet20", "--table", table]) == 2
+    assert "slimjax profile --model" in capsys.readouterr().err
+
+
+def test_a_table_is_compared_with_whole_networks(table, folder, capsys):
+    answer = run(
+        capsys, "bench", "table", "--table", table, "--subnets", "6", "--cache", str(folder / "cache")
+    )
+    assert len(answer["whole_ms"]) == len(answer["summed_ms"]) == 6
+    errors = np.abs(np.array(answer["summed_ms"]) / answer["whole_ms"] - 1)
+    assert answer["mape"] == pytest.approx(errors.mean())
+    ranks = [np.argsort(np.argsort(answer[name])) for name in ("summed_ms", "whole_ms")]
+    assert answer["spearman"] == pytest.approx(np.corrcoef(*ranks)[0, 1])
+    assert 0.5 < answer["bias"] < 2
+
+
+def test_a_table_of_another_device_is_not_compared(table, folder, capsys):
+    found = latency.load(table)
+    found.about["device"] = "a faster one"
+    found.save(folder / "moved.json")
+    assert cli.main(["bench", "table", "--table", str(folder / "moved.json"), "--subnets", "2"]) == 2
+    assert "is of a faster one; this is a100" in capsys.readouterr().err
+
+
+def test_the_page_shows_the_staircase(table, folder, capsys):
+    assert "latency" in (folder / "roofline.html").read_text().lower()
+    run(capsys, "report", "--tables", table, table, "--out", str(folder / "both.html"))
+    page = (folder / "both.html").read_text()
+    assert page.count("<svg") == 2
+    assert "roofline:a100" in page
+
+
+def test_measuring_the_cpu_in_a_child_process_gives_a_table(folder, capsys):
+    command = ["profile", *NETWORK, "--target", "cpu", "--points", "3", "--batch", "2", "--repeats", "1"]
+    answer = run(capsys, *command, "--cache", str(folder / "cpu"), "--out", str(folder / "cpu.json"))
+    assert answer["method"] == "measured"
+    assert latency.load(folder / "cpu.json").overhead_ms > 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--target", "tpu-v9"], "unknown target 'tpu-v9'. Known: cpu, gpu, tpu, tpu-v4"),
+        (["--target", "gpu"], "no gpu is attached here"),
+        (["--target", "cpu", "--points", "2"], "--points: expected 3 or more, got 2"),
+        (["--target", "cpu", "--batch", "0"], "--batch: expected 1 or more, got 0"),
+        (["--target", "cpu", "--timeout", "0"], "--timeout: expected more than 0 seconds, got 0"),
+    ],
+)
+def test_what_cannot_be_profiled_is_said_in_one_message(arguments, message, folder, capsys):
+    command = ["profile", *NETWORK, "--out", str(folder / "none.json"), *arguments]
+    assert cli.main(command) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_grids_cover_the_space_on_its_steps():
+    net = named("us_mobilenet_v2")
+    parts = units.split(net.records)
+    grids = profile.choose_grids(parts, net, points=5)
+    for part in parts:
+        for group, axis in zip(part.axes, grids[part.key], strict=True):
+            index = net.space.index[group.name]
+            assert axis[0] <= net.space.lowest[index]
+            assert axis[-1] >= group.channels
+            assert (axis[1:-1] % 8 == 0).all()
+    assert {len(axis) for axis in grids[parts[3].key]} <= {3, 4, 5}
+
+
+def test_random_subnets_are_legal_and_reach_everywhere():
+    space = named("us_mobilenet_v2").space
+    rows = random_subnets(space, 400, seed=0)
+    for row in rows:
+        space.check(row)
+    assert (rows.min(0) == space.lowest).all()
+    assert (rows.max(0) == space.largest).all()
+
+
+def test_a_table_without_its_network_is_refused(folder, table):
+    found = latency.load(table)
+    del found.about["network"]
+    found.save(folder / "nameless.json")
+    with pytest.raises(UserError, match="does not say its network"):
+        latency.load(folder / "nameless.json")
+
+
+@needs_libtpu
+def test_a_units_estimate_is_its_share_of_the_whole_network():
+    """The units' own instructions, in the layouts and memories that the network gives them."""
+    from slimjax.profiling import tpu
+
+    net = named("resnet8", dtype="bfloat16")
+    meter = meters.estimated(tpu.compile_only_devices("v5e:2x2")[0], 128, clock_hz=1.5e9)
+    channels = net.space.to_channels(net.space.largest)
+    parts = [
+        meter(unit, [channels[group.name] for group in unit.axes])["median_ms"]
+        for unit in units.split(net.records)
+    ]
+    whole = meter(units.whole(net.records), list(channels.values()))["median_ms"]
+    assert sum(parts) == pytest.approx(whole, rel=0.1)
