@@ -77,13 +77,16 @@ def run(configs: Mapping[str, ConfigDict], topology: str) -> list[Answer]:
             with lock:
                 progress.advance()
 
-        # The compiler works outside Python's lock.
-        jobs = {name: pool.submit(answer, name, e, where, compiled) for name, e in experiments.items()}
+        # The compiler works outside Python's lock. Taken out, an experiment goes when it is done, with its programs.
+        jobs = {
+            name: pool.submit(query, name, experiments.pop(name), where, compiled)
+            for name in list(experiments)
+        }
         answers |= {name: job.result() for name, job in jobs.items()}
     return [answers[name] for name in configs]
 
 
-def answer(name: str, experiment: Experiment, where: Slice, compiled: Callable[[], None]) -> Answer:
+def query(name: str, experiment: Experiment, where: Slice, compiled: Callable[[], None]) -> Answer:
     """Compiles one step of an experiment on a slice's devices; `compiled` is called after each program."""
     config, chips = experiment.config, experiment.mesh.size
     known = {

@@ -326,18 +326,35 @@ def test_command_refuses(command, arguments, part):
 # With the TPU compiler
 
 
-@pytest.mark.slow
-@pytest.mark.skipif(
+needs_libtpu = pytest.mark.skipif(
     importlib.util.find_spec("libtpu") is None,
     reason="needs the TPU compiler: pip install -e '.[tpu-compile]'",
 )
+
+
+@needs_libtpu
+def test_step_that_the_tpu_compiler_refuses_for_memory_does_not_fit():
+    config = tiny(batch_size=8192)
+    config.data.image_size = 128
+    config.model.options = {"channels": (64, 128, 256)}
+    (answer,) = compile_query.run({"large": config}, "v5e:2x2")
+    assert answer["fits"] is False
+    assert answer["peak_bytes"] > 15.75 * GIB
+    assert answer["suggestions"][0].startswith("--config.train.micro_batches=")
+
+
+@needs_libtpu
+@pytest.mark.slow
 def test_config_is_compiled_for_a_slice_that_is_not_there():
-    """Twice the images in twice the micro-batches take about twice as long, and twice the FLOPs."""
+    """Twice the images in twice the micro-batches take about twice as long, and twice the FLOPs.
+
+    Each subnet averages its statistics over the devices once a micro-batch; gradients cross them once.
+    """
     configs = {"one": tiny(), "two": tiny(batch_size=128, micro_batches=2)}
     one, two = compile_query.run(configs, "v5e:2x2")
     assert one["chips"] == 4
     assert one["fits"]
-    assert one["collectives"]["all-reduce"]["count"] == 1
+    assert [answer["collectives"]["all-reduce"]["count"] for answer in (one, two)] == [1 + 2, 1 + 2 * 2]
     assert 0 < one["utilisation"] < 1
     slots = [name for name in one["mcycles_by_program"] if name.startswith("w")]
     cycles = [sum(answer["mcycles_by_program"][name] for name in slots) for answer in (one, two)]
