@@ -99,6 +99,7 @@ def run_profile(arguments: argparse.Namespace, rest: list[str]) -> None:
     from slimjax.profiling import page, profile
 
     _no_more(rest)
+    _use_cpu()
     network = {**options.network(arguments), "dtype": arguments.dtype, "min_width": arguments.min_width}
     settings = profile.Settings(
         network, arguments.target, arguments.batch, arguments.repeats, **options.sweep(arguments)
@@ -169,6 +170,7 @@ def _bench_table(arguments: argparse.Namespace, rest: list[str]) -> None:
     from slimjax.bench import table
 
     _no_more(rest)
+    _use_cpu()
     if arguments.table is None:
         raise UserError("bench table: expected --table FILE (slimjax profile makes one).")
     _print_answer(
@@ -178,7 +180,6 @@ def _bench_table(arguments: argparse.Namespace, rest: list[str]) -> None:
 
 def _on_target(arguments: argparse.Namespace, config: ConfigDict) -> dict[str, Any]:
     """Times on the attached device; a TPU that is not there is estimated."""
-    import jax
 
     from slimjax.bench import step
     from slimjax.profiling import tpu
@@ -189,7 +190,7 @@ def _on_target(arguments: argparse.Namespace, config: ConfigDict) -> dict[str, A
             raise UserError(f"--against: PyTorch can be timed on this machine, not estimated for {target}.")
         return step.estimate(config, target)
     if target == "cpu":
-        jax.config.update("jax_platforms", "cpu")
+        _use_cpu()
     _start_jax()
     return step.run(config, arguments.repeats, arguments.against)
 
@@ -205,6 +206,13 @@ VERBS: Mapping[str, tuple[Verb, Callable[[argparse.ArgumentParser], None]]] = Ma
         "bench": (run_bench, options.define_bench),
     }
 )
+
+
+def _use_cpu() -> None:
+    """This process only traces, or is to use the CPU: accelerators are left to others."""
+    import jax
+
+    jax.config.update("jax_platforms", "cpu")
 
 
 def _start_jax() -> None:

@@ -196,6 +196,8 @@ def _fill(shapes: Any) -> Any:
 
 
 def _attached(target: str) -> Any:
+    if target == "cpu":  # nothing else is woken
+        jax.config.update("jax_platforms", target)
     try:
         return jax.devices(target)[0]
     except RuntimeError as error:
