@@ -13,7 +13,7 @@ from typing import Any
 import jinja2
 import matplotlib as mpl
 from etils import epath
-from markupsafe import Markup
+from markupsafe import Markup, escape
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
@@ -251,7 +251,9 @@ def _label_points(axes: Axes, rows: Sequence[FrontRow]) -> None:
 
 def _finish(axes: Axes) -> None:
     if axes.lines:
-        axes.legend(frameon=False, labelcolor=INK, loc="best")
+        legend = axes.legend(frameon=False, labelcolor=INK, loc="best")
+        for text in legend.get_texts():
+            text.set_parse_math(False)
 
 
 def _to_svg(figure: Figure, title: str) -> str:
@@ -263,7 +265,7 @@ def _to_svg(figure: Figure, title: str) -> str:
     svg = buffer.getvalue()
     svg = svg[svg.index("<svg") :]
     svg = re.sub(r'(<g) id="[\w.]+_\d+"', r"\1", svg)  # two figures on one page must not share names
-    svg = svg.replace("<svg", f'<svg role="img" aria-label="{title}"', 1)
+    svg = svg.replace("<svg", f'<svg role="img" aria-label="{escape(title)}"', 1)
     for stand_in, colour in STYLE.items():
         svg = svg.replace(stand_in, colour)
     return svg

@@ -121,6 +121,16 @@ def test_the_page_shows_the_staircase(table, folder, capsys):
     assert "roofline:a100" in page
 
 
+def test_a_page_escapes_what_a_table_says(folder, table, capsys):
+    found = latency.load(table)
+    found.about["target"] = found.about["device"] = "<script>$x$"
+    found.save(folder / "odd.json")
+    run(capsys, "report", "--tables", str(folder / "odd.json"), "--out", str(folder / "odd.html"))
+    page = (folder / "odd.html").read_text()
+    assert "<script>" not in page
+    assert page.count("&lt;script&gt;$x$") >= 2
+
+
 def test_measuring_the_cpu_in_a_child_process_gives_a_table(folder, capsys):
     command = ["profile", *NETWORK, "--target", "cpu", "--points", "3", "--batch", "2", "--repeats", "1"]
     answer = run(capsys, *command, "--cache", str(folder / "cpu"), "--out", str(folder / "cpu.json"))
