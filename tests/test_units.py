@@ -101,3 +101,28 @@ def test_the_whole_network_is_a_unit_too(images):
     shapes, values = unit.arguments(sizes, batch=8)
     assert set(shapes) == {"/".join(record.path) for record in net.records}
     assert values[0].shape == images.shape
+
+
+def test_an_inverted_residual_stays_whole_though_its_layers_form_a_chain():
+    parts = units.split(named("us_mobilenet_v2").records)
+    assert len(parts) == 16 + 3  # stem with the first block, 16 blocks, tail, classifier
+    assert [group.name for group in parts[1].axes] == ["stage1", "stage2/block1", "stage2"]
+
+
+class Flat(nn.Module):
+    """A shortcut around two layers that are not in one module."""
+
+    @nn.compact
+    def __call__(self, images, widths=None, train=False):
+        a = Group("a", 8)
+        x = Conv(a, name="stem")(FeatureMap.of(images, widths))
+        x = Conv(a, name="first")(x)
+        y = Conv(Group("b", 8), name="second")(x)
+        x = x + Conv(a, name="third")(y)
+        return Conv(Group("c", 4), name="last")(x).value
+
+
+def test_nothing_is_cut_while_a_shortcut_is_alive():
+    net = Supernet(Flat(), (4, 4, 3), Rounding("truncate"), 0.5)
+    names = [[record.path[0] for record in unit.layers] for unit in units.split(net.records)]
+    assert names == [["stem", "first"], ["second", "third"], ["last"]]
