@@ -139,13 +139,12 @@ def run_compile(arguments: argparse.Namespace, rest: list[str]) -> None:
 
 
 def run_bench(arguments: argparse.Namespace, rest: list[str]) -> None:
-    """Measure what README claims. `claims`: the papers' claims on small real data; `step`: what a step costs."""
-    if arguments.what == "step":
-        _bench_step(arguments, rest)
-        return
-    if arguments.what == "table":
-        _bench_table(arguments, rest)
-        return
+    """Measure what README claims: the papers' `claims` on small real data, a training `step`, a `table`, `costs`."""
+    benches = {"claims": _bench_claims, "step": _bench_step, "table": _bench_table, "costs": _bench_costs}
+    benches[arguments.what](arguments, rest)
+
+
+def _bench_claims(arguments: argparse.Namespace, rest: list[str]) -> None:
     from slimjax.bench import claims
 
     _no_more(rest)
@@ -164,6 +163,16 @@ def _bench_step(arguments: argparse.Namespace, rest: list[str]) -> None:
         raise UserError(f"--repeats: expected 1 or more, got {arguments.repeats}.")
     config = config_file.load(arguments.config, rest)
     _print_answer(arguments, _on_target(arguments, config))
+
+
+def _bench_costs(arguments: argparse.Namespace, rest: list[str]) -> None:
+    from slimjax.bench import costs
+
+    _no_more(rest)
+    _use_cpu()
+    if arguments.model is None:
+        raise UserError("bench costs: expected --model NAME.")
+    _print_answer(arguments, costs.run(arguments.model, arguments.subnets))
 
 
 def _bench_table(arguments: argparse.Namespace, rest: list[str]) -> None:

@@ -14,7 +14,7 @@ CONVENTIONS = ("plain", "slimmable", "joslim", "tfnas")
 
 
 def define_bench(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("what", choices=["claims", "step", "table"])
+    parser.add_argument("what", choices=["claims", "step", "table", "costs"])
     parser.add_argument("--only", help="algorithms whose claims to decide, such as snet,usnet (default: all)")
     parser.add_argument("--config", help="for step: a config file, with --config.key=value overrides")
     parser.add_argument("--repeats", type=int, default=20, help="for step: timed repetitions (default: 20)")
@@ -27,7 +27,10 @@ def define_bench(parser: argparse.ArgumentParser) -> None:
         "--workdir", type=_directory, default="runs/claims", help="keeps measurements; a later call goes on"
     )
     parser.add_argument("--table", help="for table: a latency table")
-    parser.add_argument("--subnets", type=int, default=40, help="for table: random subnets (default: 40)")
+    parser.add_argument(
+        "--subnets", type=int, default=40, help="for table, costs: random subnets (default: 40)"
+    )
+    parser.add_argument("--model", help="for costs: a model's name")
     parser.add_argument("--seed", type=int, default=0, help="for table: of the random subnets (default: 0)")
     define_sweep(parser)
 

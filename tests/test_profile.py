@@ -167,6 +167,12 @@ def test_grids_cover_the_space_on_its_steps():
     assert {len(axis) for axis in grids[parts[3].key]} <= {3, 4, 5}
 
 
+def test_costing_many_subnets_is_timed_by_cost(capsys):
+    answer = run(capsys, "bench", "costs", "--model", "resnet8", "--subnets", "1000")
+    assert answer["seconds_by_cost"].keys() == {"macs", "params", "peak_memory"}
+    assert answer["seconds"] == pytest.approx(sum(answer["seconds_by_cost"].values()))
+
+
 def test_random_subnets_are_legal_and_reach_everywhere():
     space = named("us_mobilenet_v2").space
     rows = random_subnets(space, 400, seed=0)
