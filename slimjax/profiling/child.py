@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 from slimjax import supernet, units
-from slimjax.profiling import meters, sweep
+from slimjax.profiling import meters, sweep, tpu
 from slimjax.workdir import versions
 from slimjax.worker import serve
 
@@ -27,7 +27,8 @@ def begin(spec: dict[str, Any]) -> tuple[dict[str, Any], Any]:
         key, sizes = question["unit"], question["sizes"]
         return meter(None if (key, tuple(sizes)) == sweep.OVERHEAD else known[key], sizes)
 
-    return {"device": device, "versions": versions()}, answer
+    compiler = tpu.versions() if spec["target"] in tpu.TARGETS else {}
+    return {"device": device, "versions": versions() | compiler}, answer
 
 
 if __name__ == "__main__":

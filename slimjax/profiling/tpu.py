@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib.metadata
 import importlib.util
 import math
 import os
@@ -73,6 +74,11 @@ class Slice:
 
     def __str__(self) -> str:
         return f"{self.kind}:{'x'.join(map(str, self.sides))}"
+
+
+def versions() -> dict[str, str]:
+    """Of the TPU compiler, on which estimates depend."""
+    return {"libtpu": importlib.metadata.version("libtpu")}
 
 
 def is_attached() -> bool:
