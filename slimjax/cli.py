@@ -189,7 +189,6 @@ def _bench_table(arguments: argparse.Namespace, rest: list[str]) -> None:
 
 def _on_target(arguments: argparse.Namespace, config: ConfigDict) -> dict[str, Any]:
     """Times on the attached device; a TPU that is not there is estimated."""
-
     from slimjax.bench import step
     from slimjax.profiling import tpu
 

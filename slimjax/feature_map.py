@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import jax
 import jax.numpy as jnp
@@ -13,6 +13,13 @@ from slimjax.widths import Group, Width, Widths
 
 Axis = int | Group
 """One axis of a declared array: a plain length, or a group that can be narrowed."""
+
+
+def axis_length(axis: Axis, channels: Mapping[str, int]) -> int:
+    """Active entries of an axis, at `channels` of each slimmable group."""
+    if not isinstance(axis, Group):
+        return axis
+    return axis.channels if axis.fixed else axis.entries(channels[axis.name])
 
 
 @functools.partial(jax.tree_util.register_dataclass, data_fields=["value", "widths"], meta_fields=["group"])

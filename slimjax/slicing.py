@@ -8,9 +8,9 @@ from typing import Any
 import jax
 from flax import traverse_util
 
-from slimjax.feature_map import Axis
+from slimjax.feature_map import axis_length
 from slimjax.records import Records
-from slimjax.widths import Group, Subnet, WidthSpace
+from slimjax.widths import Subnet, WidthSpace
 
 
 def cut(records: Records, space: WidthSpace, variables: Mapping[str, Any], subnet: Subnet) -> dict[str, Any]:
@@ -23,12 +23,7 @@ def cut(records: Records, space: WidthSpace, variables: Mapping[str, Any], subne
       variables: collections as the network is applied with them (`params`, `affine`, `batch_stats`);
         a collection that is absent stays absent.
     """
-    lengths = space.to_channels(space.check(subnet))
-
-    def length(axis: Axis) -> int:
-        if not isinstance(axis, Group):
-            return axis
-        return axis.channels if axis.fixed else axis.entries(lengths[axis.name])
+    channels = space.to_channels(space.check(subnet))
 
     stored = traverse_util.flatten_dict(variables)
     flat: dict[tuple[str, ...], jax.Array] = {}
@@ -37,6 +32,6 @@ def cut(records: Records, space: WidthSpace, variables: Mapping[str, Any], subne
             if array.collection not in variables:
                 continue
             path = (array.collection, *record.path, array.name)
-            shape = tuple(length(axis) for axis in array.axes)
+            shape = tuple(axis_length(axis, channels) for axis in array.axes)
             flat[path] = jax.lax.slice(stored[path], (0,) * len(shape), shape)
     return traverse_util.unflatten_dict(flat)

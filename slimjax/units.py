@@ -29,12 +29,9 @@ import jax
 import jax.numpy as jnp
 from flax import traverse_util
 
-from slimjax.feature_map import Axis, FeatureMap
+from slimjax.feature_map import Axis, FeatureMap, axis_length
 from slimjax.records import LayerRecord, Op, Records
 from slimjax.widths import Group, Width, Widths
-
-Sizes = Mapping[str, int]
-"""Channels by group name."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -75,7 +72,8 @@ class Unit:
 
     def arguments(self, sizes: Sequence[int], batch: int) -> tuple[Any, list[Any]]:
         """Shapes of `forward`'s arguments, for images in batches of `batch`."""
-        length = functools.partial(_length, dict(zip((g.name for g in self.axes), sizes, strict=True)))
+        channels = dict(zip((group.name for group in self.axes), sizes, strict=True))
+        length = functools.partial(axis_length, channels=channels)
         variables = {
             "/".join(op.layer.path): self._variables(op.layer.path, length)
             for op in self.ops.values()
@@ -200,9 +198,3 @@ def _digest(op: Op) -> str:
     x = jnp.zeros((1, *op.size, 2))
     text = str(jax.make_jaxpr(lambda x: op.apply({}, FeatureMap.of(x)).value)(x))
     return hashlib.sha256(text.encode()).hexdigest()[:8]
-
-
-def _length(sizes: Sizes, axis: Axis) -> int:
-    if not isinstance(axis, Group):
-        return axis
-    return axis.channels if axis.fixed else axis.entries(sizes[axis.name])

@@ -225,6 +225,11 @@ class WidthSpace:
             _check_width(f"width of group {group.name!r}", width, self.min_width, self.max_width)
         return np.array([self._at(g, w) for g, w in zip(self.groups, widths, strict=True)], np.int32)
 
+    def legal(self, group: Group) -> np.ndarray:
+        """All legal channel counts of a group, ascending: multiples of its step, the fewest, and full size."""
+        low, step = int(self.lowest[self.index[group.name]]), group.step(self.rounding)
+        return np.unique([low, *range(-(-low // step) * step, group.channels, step), group.channels])
+
     def from_channels(self, channels: Mapping[str, int]) -> Subnet:
         """The subnet with the given channels; groups that are not named keep their full size."""
         if not isinstance(channels, Mapping):

@@ -173,8 +173,21 @@ def test_costing_many_subnets_is_timed_by_cost(capsys):
     assert answer["seconds"] == pytest.approx(sum(answer["seconds_by_cost"].values()))
 
 
-def test_random_subnets_are_legal_and_reach_everywhere():
-    space = named("us_mobilenet_v2").space
+@pytest.mark.parametrize("name", ["resnet20", "us_mobilenet_v2", "s_shufflenet"])
+def test_grids_have_counts_that_are_legal(name):
+    net = named(name)
+    parts = units.split(net.records)
+    grids = profile.choose_grids(parts, net, points=5)
+    for part in parts:
+        shared = [other for other in parts if other.key == part.key]
+        for i, axis in enumerate(grids[part.key]):
+            legal = set().union(*(net.space.legal(other.axes[i]).tolist() for other in shared))
+            assert set(axis.tolist()) <= legal
+
+
+@pytest.mark.parametrize("name", ["us_mobilenet_v2", "s_shufflenet"])
+def test_random_subnets_are_legal_and_reach_everywhere(name):
+    space = named(name).space
     rows = random_subnets(space, 400, seed=0)
     for row in rows:
         space.check(row)

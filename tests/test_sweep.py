@@ -151,3 +151,16 @@ def test_a_steady_measurement_is_taken_once_and_has_its_median(monkeypatch):
     assert not reading["outlier"]
     assert reading["median_ms"] == pytest.approx(10.3)
     assert len(calls) == 2 + 7
+
+
+def test_an_interrupted_sweep_does_not_read_the_rest_first(tmp_path):
+    def interrupted(task):
+        if task == TASKS[1]:
+            raise KeyboardInterrupt
+        return good(task)
+
+    ask, asked = counting(interrupted)
+    many = [*TASKS, *(("unit", (n, n)) for n in range(100, 400))]
+    with pytest.raises(KeyboardInterrupt):
+        sweep.sweep(many, [ask], Readings(tmp_path / "r.jsonl"))
+    assert len(asked) < len(many) / 2

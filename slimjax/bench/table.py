@@ -60,10 +60,5 @@ def run(path: str, subnets: int, seed: int = 0, **settings: Any) -> dict[str, An
 def random_subnets(space: WidthSpace, count: int, seed: int) -> Subnet:
     """int32 [count, G]: each group's channels drawn evenly from its legal counts."""
     generator = np.random.default_rng(seed)
-    columns = []
-    for group, low in zip(space.groups, space.lowest.tolist(), strict=True):
-        step = space.rounding.step
-        inner = np.arange(-(-low // step) * step, group.channels + 1, step)
-        legal = np.unique([low, *inner, group.channels])
-        columns.append(generator.choice(legal, count))
+    columns = [generator.choice(space.legal(group), count) for group in space.groups]
     return np.stack(columns, -1).astype(np.int32)

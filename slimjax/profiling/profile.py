@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import datetime
 import hashlib
+import itertools
 import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
@@ -121,13 +122,14 @@ def run(settings: Settings, points: int = 5) -> LatencyTable:
     if points < 3:
         raise UserError(f"--points: expected 3 or more, got {points}.")
     net = settings.net()
-    grids = choose_grids(units.split(net.records), net, points)
+    parts = units.split(net.records)
+    grids = choose_grids(parts, net, points)
     tasks = [sweep.OVERHEAD, *(task for key, grid in grids.items() for task in _tasks(key, grid))]
     with settings.askers() as (hello, askers):
         readings = settings.readings(hello)
         sweep.sweep(tasks, askers, readings, settings.retries)
         entries = {key: _entry(key, grid, readings) for key, grid in grids.items()}
-        steps = staircase_tasks(entries, net.rounding.step)
+        steps = staircase_tasks(entries, parts, net)
         sweep.sweep(steps, askers, readings, settings.retries)
     overhead = readings.found[sweep.OVERHEAD]["median_ms"]
     return LatencyTable(settings.about(hello, net), overhead, entries, _staircase(steps, readings))
@@ -135,28 +137,28 @@ def run(settings: Settings, points: int = 5) -> LatencyTable:
 
 def choose_grids(parts: Sequence[Unit], net: Supernet, points: int) -> dict[str, Grid]:
     """For each key, channel counts over all that the space allows, on its rounding's steps."""
-    ranges: dict[str, list[tuple[int, int]]] = {}
+    legal: dict[str, list[np.ndarray]] = {}
     for part in parts:
-        own = [_range(net, group.name) for group in part.axes]
-        known = ranges.setdefault(part.key, own)
-        ranges[part.key] = [(min(a, c), max(b, d)) for (a, b), (c, d) in zip(known, own, strict=True)]
-    step = net.rounding.step
+        own = [net.space.legal(group) for group in part.axes]
+        known = legal.setdefault(part.key, own)
+        legal[part.key] = [np.union1d(*pair) for pair in zip(known, own, strict=True)]
     return {
-        key: tuple(_spread(low, high, _count(len(axes), points), step) for low, high in axes)
-        for key, axes in ranges.items()
+        key: tuple(_spread(counts, _count(len(axes), points)) for counts in axes)
+        for key, axes in legal.items()
     }
 
 
-def staircase_tasks(entries: Mapping[str, Entry], step: int) -> list[Task]:
-    """Counts along the widest axis of the unit that costs most, the other axes being full; one rounding step
-    apart or more, `STAIRS` at most."""
-    narrowable = {key: entry for key, entry in entries.items() if entry.grid}
-    key = max(narrowable, key=lambda k: float(entries[k].median_ms.max()))
-    full = [int(axis[-1]) for axis in entries[key].grid]
+def staircase_tasks(entries: Mapping[str, Entry], parts: Sequence[Unit], net: Supernet) -> list[Task]:
+    """Legal counts along the widest axis of the unit that costs most, the other axes being full; `STAIRS` at most."""
+
+    def rank(part: Unit) -> tuple[float, int]:  # of those that share a key, the widest
+        return float(entries[part.key].median_ms.max()), sum(group.channels for group in part.axes)
+
+    costliest = max((part for part in parts if part.axes), key=rank)
+    full = [group.channels for group in costliest.axes]
     axis = full.index(max(full))
-    low = int(entries[key].grid[axis][0])
-    counts = _spread(low, full[axis], min(STAIRS, (full[axis] - low) // step + 1), step)
-    return [(key, (*full[:axis], int(count), *full[axis + 1 :])) for count in counts]
+    counts = _spread(net.space.legal(costliest.axes[axis]), STAIRS)
+    return [(costliest.key, (*full[:axis], int(count), *full[axis + 1 :])) for count in counts]
 
 
 def _staircase(tasks: Sequence[Task], readings: Readings) -> Staircase:
@@ -166,24 +168,21 @@ def _staircase(tasks: Sequence[Task], readings: Readings) -> Staircase:
     return Staircase(key, axis, channels, tuple(readings.found[task]["median_ms"] for task in tasks))
 
 
-def _range(net: Supernet, name: str) -> tuple[int, int]:
-    index = net.space.index[name]
-    return int(net.space.lowest[index]), int(net.space.largest[index])
-
-
 def _count(axes: int, points: int) -> int:
     return {1: points * points, 2: points}.get(axes, points - 1)
 
 
-def _spread(low: int, high: int, count: int, step: int) -> np.ndarray:
-    """`count` values at most, even, both ends among them, the others multiples of `step`."""
-    inner = np.round(np.linspace(low, high, count)[1:-1] / step).astype(int) * step
-    return np.unique([low, *(n for n in inner if low < n < high), high])
+def _spread(legal: np.ndarray, count: int) -> np.ndarray:
+    """`count` of the legal values at most, nearest to even distances, both ends among them.
+
+    Of two that are as near, the one with more factors of two, which suits hardware.
+    """
+    wanted = np.linspace(legal[0], legal[-1], count)
+    return np.unique([min(legal.tolist(), key=lambda n: (abs(n - value), -(n & -n))) for value in wanted])
 
 
 def _tasks(key: str, grid: Grid) -> list[Task]:
-    mesh = np.stack(np.meshgrid(*grid, indexing="ij"), -1) if grid else np.zeros(0, int)
-    return [(key, tuple(row)) for row in mesh.reshape(-1, len(grid)).tolist()] if grid else [(key, ())]
+    return [(key, sizes) for sizes in itertools.product(*(axis.tolist() for axis in grid))]
 
 
 def _entry(key: str, grid: Grid, readings: Readings) -> Entry:

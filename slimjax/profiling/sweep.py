@@ -88,8 +88,12 @@ def sweep(tasks: Sequence[Task], askers: Sequence[Ask], readings: Readings, retr
 
     progress = Progress(done + len(waiting), "profile", unit="entry", start=done)
     with progress, ThreadPoolExecutor(len(askers)) as pool:
-        for _ in pool.map(take, waiting):
-            progress.advance()
+        try:
+            for _ in pool.map(take, waiting):
+                progress.advance()
+        except BaseException:  # Ctrl-C: what waits is not read first
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
     if failed:
         raise RunError(_explain(failed, len(waiting)))
 
