@@ -88,12 +88,8 @@ def sweep(tasks: Sequence[Task], askers: Sequence[Ask], readings: Readings, retr
 
     progress = Progress(done + len(waiting), "profile", unit="entry", start=done)
     with progress, ThreadPoolExecutor(len(askers)) as pool:
-        try:
-            for _ in pool.map(take, waiting):
-                progress.advance()
-        except BaseException:  # Ctrl-C: what waits is not read first
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
+        for _ in pool.map(take, waiting):  # interrupted, it cancels what has not begun
+            progress.advance()
     if failed:
         raise RunError(_explain(failed, len(waiting)))
 
