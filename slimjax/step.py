@@ -197,7 +197,10 @@ class ComposedStep:
             teacher = soft if teacher is None else teacher
             if slot.stats:
                 stats[slot.stats] = own
-        return run("update", self._update, state, totals, stats, measured)
+        # The algorithm's arrays are the host's business: they stay there.
+        bare = dataclasses.replace(state, algorithm=None)
+        new, metrics = run("update", self._update, bare, totals, stats, measured)
+        return dataclasses.replace(new, algorithm=state.algorithm), metrics
 
     def _call(self, form: Form, slot: Slot, arguments: tuple[Any, ...], subnet: Any) -> tuple[Any, ...]:
         """(key, how to make the program, its arguments) of one slot's gradient."""

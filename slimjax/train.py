@@ -23,7 +23,7 @@ from slimjax.evaluate import FrontRow, evaluate
 from slimjax.feed import Feed
 from slimjax.metrics import MetricsWriter
 from slimjax.progress import Progress
-from slimjax.state import TrainState
+from slimjax.state import TrainState, place
 
 MAY_CHANGE = ("devices", "train.log_every", "train.checkpoint_every", "train.keep_checkpoints", "evaluation")
 """Fields that a resumed run may set differently: they do not change what is learnt."""
@@ -83,14 +83,17 @@ def start(experiment: Experiment, saver: Checkpointer) -> TrainState:
     restored = restore(experiment, saver)
     if restored is not None:
         return restored
-    return sharding.put_replicated(experiment.mesh, experiment.algorithm.init(experiment.config.seed))
+    return place(experiment.mesh, experiment.algorithm.init(experiment.config.seed))
 
 
 def restore(experiment: Experiment, saver: Checkpointer) -> TrainState | None:
     """The newest checkpointed state, placed on this run's devices."""
     like = jax.eval_shape(lambda: experiment.algorithm.init(experiment.config.seed))
     restored = saver.restore(sharding.abstract({"state": like}, sharding.replicated(experiment.mesh)))
-    return None if restored is None else restored.tree["state"]
+    if restored is None:
+        return None
+    state = restored.tree["state"]
+    return dataclasses.replace(state, algorithm=sharding.fetch(state.algorithm))
 
 
 def log(

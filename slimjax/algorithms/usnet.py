@@ -71,9 +71,9 @@ def usnet(
     return Algorithm(
         slots=slots,
         init=lambda seed: engine.init(seed, slots),
+        observe=learn_nothing,
         propose=propose,
         step=engine.step(slots, _sample(propose)),
-        observe=learn_nothing,
         finish=finish,
     )
 
