@@ -139,8 +139,14 @@ def run_compile(arguments: argparse.Namespace, rest: list[str]) -> None:
 
 
 def run_bench(arguments: argparse.Namespace, rest: list[str]) -> None:
-    """Measure what README claims: the papers' `claims` on small real data, a training `step`, a `table`, `costs`."""
-    benches = {"claims": _bench_claims, "step": _bench_step, "table": _bench_table, "costs": _bench_costs}
+    """Measure what README claims: papers' `claims` on small real data, a `step`, a `table`, `costs`, a `search`."""
+    benches = {
+        "claims": _bench_claims,
+        "step": _bench_step,
+        "table": _bench_table,
+        "costs": _bench_costs,
+        "search": _bench_search,
+    }
     benches[arguments.what](arguments, rest)
 
 
@@ -185,6 +191,17 @@ def _bench_table(arguments: argparse.Namespace, rest: list[str]) -> None:
     _print_answer(
         arguments, table.run(arguments.table, arguments.subnets, arguments.seed, **options.sweep(arguments))
     )
+
+
+def _bench_search(arguments: argparse.Namespace, rest: list[str]) -> None:
+    from slimjax.bench import search
+
+    _no_more(rest)
+    for flag, least in {"history": 3, "dims": 2, "repeats": 1, "seed": 0}.items():
+        if getattr(arguments, flag) < least:
+            raise UserError(f"--{flag}: expected {least} or more, got {getattr(arguments, flag)}.")
+    answer = search.run(arguments.history, arguments.dims, arguments.repeats, arguments.warm, arguments.seed)
+    _print_answer(arguments, answer)
 
 
 def _on_target(arguments: argparse.Namespace, config: ConfigDict) -> dict[str, Any]:

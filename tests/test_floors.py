@@ -12,6 +12,7 @@ PACKAGE = Path(__file__).parent.parent / "slimjax"
 FLOORS = [
     {"errors", "options", "progress", "feed", "worker"},
     {"widths", "checkpoint", "metrics", "workdir", "report", "data", "sharding"},
+    {"search"},
     {"convolution", "feature_map"},
     {"layers", "losses", "optimizers"},
     {"models", "records"},
@@ -67,6 +68,14 @@ def test_package_uses_no_pickle_no_private_jax_and_no_tensorflow(path):
 @pytest.mark.parametrize("path", modules(), ids=lambda path: str(path.relative_to(PACKAGE)))
 def test_files_stay_under_400_lines(path):
     assert len(path.read_text().splitlines()) < 400
+
+
+def test_search_knows_neither_jax_nor_networks():
+    allowed = {"slimjax.search", "slimjax.errors", "slimjax.widths"}
+    inner = {name for path in (PACKAGE / "search").glob("*.py") for name in imports(path)}
+    assert {".".join(name.split(".")[:2]) for name in inner if name.startswith("slimjax.")} <= allowed
+    code = "import sys, slimjax.search.bayes; sys.exit(bool({'jax', 'flax'} & {m.split('.')[0] for m in sys.modules}))"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
 def test_training_imports_no_tensorflow():
