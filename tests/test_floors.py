@@ -10,7 +10,7 @@ import pytest
 PACKAGE = Path(__file__).parent.parent / "slimjax"
 # From the ground up. A module may import modules of lower floors, and of its own floor.
 FLOORS = [
-    {"errors", "options", "progress", "feed", "worker"},
+    {"errors", "options", "progress", "feed", "worker", "json_file"},
     {"widths", "checkpoint", "metrics", "workdir", "report", "data", "sharding"},
     {"convolution", "feature_map"},
     {"layers", "losses", "optimizers"},
