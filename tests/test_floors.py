@@ -12,11 +12,12 @@ PACKAGE = Path(__file__).parent.parent / "slimjax"
 FLOORS = [
     {"errors", "options", "progress", "feed", "worker", "json_file"},
     {"widths", "checkpoint", "metrics", "workdir", "report", "data", "sharding"},
+    {"search"},
     {"convolution", "feature_map"},
     {"layers", "losses", "optimizers"},
     {"models", "records"},
     {"costs", "units", "latency", "slicing", "batch_stats", "state"},
-    {"supernet", "rungs", "programs"},
+    {"supernet", "rungs", "programs", "architecture"},
     {"engine", "step"},
     {"profiling"},
     {"algorithms"},
