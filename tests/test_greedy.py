@@ -84,6 +84,19 @@ def test_one_step_may_pass_several_targets():
     assert len(found) == 3
 
 
+def test_a_target_that_was_reached_stays_so_where_the_cost_rises_again():
+    """As a measured latency may."""
+
+    def bumpy(subnets):
+        n = np.asarray(subnets)
+        return cost(n) + 60 * (n[..., 0] == 28)  # above what 32 costs
+
+    first = SPACE.from_channels({"a": 32})
+    searcher = greedy(SPACE, bumpy, [cost(first), 500])
+    state, _ = drive(searcher, lambda subnets: subnets[:, 0])
+    assert [n.tolist() for n in searcher.found(state).values()] == [first.tolist(), [8, 24, 64]]
+
+
 def test_a_target_that_the_full_network_meets_asks_for_nothing():
     searcher = greedy(SPACE, cost, [cost(SPACE.largest), 10_000])
     state = searcher.init()
