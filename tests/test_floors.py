@@ -10,14 +10,14 @@ import pytest
 PACKAGE = Path(__file__).parent.parent / "slimjax"
 # From the ground up. A module may import modules of lower floors, and of its own floor.
 FLOORS = [
-    {"errors", "options", "progress", "feed", "worker"},
+    {"errors", "options", "progress", "feed", "worker", "json_file"},
     {"widths", "checkpoint", "metrics", "workdir", "report", "data", "sharding"},
     {"search"},
     {"convolution", "feature_map"},
     {"layers", "losses", "optimizers"},
     {"models", "records"},
     {"costs", "units", "latency", "slicing", "batch_stats", "state"},
-    {"supernet", "rungs", "programs"},
+    {"supernet", "rungs", "programs", "architecture"},
     {"engine", "step"},
     {"profiling"},
     {"algorithms"},

@@ -19,10 +19,9 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from slimjax import evaluate, recipes, sharding
+from slimjax import evaluate, json_file, recipes, sharding
 from slimjax.algorithms import Chosen
 from slimjax.build import Experiment, build
-from slimjax.metrics import drop_partial_line
 from slimjax.progress import Progress
 from slimjax.state import TrainState, place
 from slimjax.widths import width_name
@@ -228,7 +227,5 @@ def _load(store: Path) -> dict[tuple[str, int], dict[str, Any]]:
 
 
 def _append(store: Path, record: Mapping[str, Any]) -> None:
-    store.parent.mkdir(parents=True, exist_ok=True)
-    drop_partial_line(store)
-    with store.open("a") as file:
+    with json_file.open_lines(store) as file:
         file.write(json.dumps(record) + "\n")
