@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Any
 
@@ -53,10 +53,15 @@ class Objective:
 
     def cost(self, net: Supernet) -> Callable[[Subnet], np.ndarray]:
         """int32 [..., G] -> float64 [...], in the objective's unit."""
-        counts = {"macs": net.macs, "params": net.params, "peak_bytes": net.peak_memory}
-        count: Callable[..., Any] = (
-            net.latency(latency.load(self.table)) if self.table else counts[self.name]
-        )
+        if self.table:
+            count: Callable[..., Any] = net.latency(latency.load(self.table))
+        else:
+            by_name: Mapping[str, Callable[..., Any]] = {
+                "macs": net.macs,
+                "params": net.params,
+                "peak_bytes": net.peak_memory,
+            }
+            count = by_name[self.name]
         return lambda subnets: np.asarray(count(np.asarray(subnets, np.int32)), np.float64)
 
 
@@ -124,7 +129,9 @@ class WidthVectors:
         Fractions that rounding has put a bit outside of the box are taken back.
         """
         space = self.net.space
-        widths = np.clip(np.asarray(fractions, np.float64) * space.max_width, space.min_width, space.max_width)
+        widths = np.clip(
+            np.asarray(fractions, np.float64) * space.max_width, space.min_width, space.max_width
+        )
         subnets = space.layerwise(widths)
         streams = self._streams if self.nondecreasing else []
         for i, before in zip(streams[1:], streams, strict=False):
@@ -135,8 +142,6 @@ class WidthVectors:
     def cost(self, subnets: Subnet) -> np.ndarray:
         """A fraction of the largest network's cost, [...]."""
         return self._cost(subnets) / self._most
-
-    
 
     @functools.cached_property
     def _cost(self) -> Callable[[Subnet], np.ndarray]:

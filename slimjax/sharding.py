@@ -88,6 +88,13 @@ def agree(flag: bool) -> bool:
     return bool(multihost_utils.process_allgather(np.array(flag)).all())
 
 
+def from_leader(tree: Any) -> Any:
+    """Host arrays as process 0 has them, on every process. All must call it, in the same order."""
+    if jax.process_count() == 1:
+        return tree
+    return jax.tree.map(np.asarray, multihost_utils.broadcast_one_to_all(tree))
+
+
 def fetch(tree: Any) -> Any:
     """Replicated device arrays as host arrays, on every process."""
     return jax.tree.map(lambda value: np.asarray(value.addressable_data(0)), tree)

@@ -50,7 +50,10 @@ class Rounding:
         if self.divisor < 1:
             raise UserError(f"rounding divisor: expected a positive integer, got {self.divisor}.")
 
-    def __call__(self, values: float | np.ndarray) -> np.ndarray:
+    def __call__(self, value: float) -> int:
+        return int(self.counts(value))
+
+    def counts(self, values: float | np.ndarray) -> np.ndarray:
         """int64, shaped like `values`."""
         values = np.asarray(values, np.float64)
         if self.policy == "truncate":
@@ -124,7 +127,9 @@ class Group:
     def at(self, fractions: float | np.ndarray, rounding: Rounding) -> np.ndarray:
         """Channels at fractions, in (0, 1], of the full size; int64, shaped like them."""
         unit = math.lcm(self.unit, self.multiple_of)
-        counts = np.minimum(self.channels, unit * rounding(self.channels * np.asarray(fractions) / unit))
+        counts = np.minimum(
+            self.channels, unit * rounding.counts(self.channels * np.asarray(fractions) / unit)
+        )
         return np.where(np.equal(fractions, 1) | self.fixed, self.channels, counts)
 
     def step(self, rounding: Rounding) -> int:

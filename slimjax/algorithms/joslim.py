@@ -207,9 +207,7 @@ class _Rounds:
         costs = self.vectors.cost(subnets)
         return [self._trial(arrays, *one, step) for one in zip(numbers, rows, subnets, costs, strict=True)]
 
-    def _trial(
-        self, arrays: Arrays, number: int, row: int, subnet: Subnet, cost: float, step: int
-    ) -> Trial:
+    def _trial(self, arrays: Arrays, number: int, row: int, subnet: Subnet, cost: float, step: int) -> Trial:
         scored, loss, target = (arrays[name][row] for name in ("scored", "loss", "target"))
         state = ("scored" if np.isfinite(loss) else "failed") if scored else "proposed"
         return Trial(
@@ -256,8 +254,8 @@ class _Rounds:
 def _written(widths: np.ndarray, target: float, how: str, warm: np.ndarray) -> Arrays:
     return {
         "widths": widths.astype(np.float32),
-        "target": np.float32(target),
-        "how": np.int32(HOW.index(how)),
+        "target": np.array(target, np.float32),
+        "how": np.array(HOW.index(how), np.int32),
         "warm": warm,
     }
 
@@ -266,7 +264,7 @@ def _pack(warm: bayes.Warm, dims: int) -> np.ndarray:
     """float32 [dims + 5]: the loss's lengthscales, outputscale and noise, padded; then the cost's three."""
     packed = np.full(dims + 5, np.nan, np.float32)
     if warm.loss is not None:
-        packed[: len(logs)] = logs = warm.loss.log()
+        packed[: dims + 2].flat[: len(warm.loss.log())] = warm.loss.log()
     if warm.cost is not None:
         packed[-3:] = warm.cost.log()
     return packed
@@ -293,6 +291,6 @@ class _Behind:
 
     def result(self, arrays: Arrays) -> list[Arrays]:
         begun, self._begun = self._begun, None
-        if begun is not None and begun[0] == int(arrays["count"]):
-            return begun[1].result()
-        return self._compute(arrays)
+        waiting = begun is not None and begun[0] == int(arrays["count"])
+        found = begun[1].result() if begun and waiting else self._compute(arrays)
+        return sharding.from_leader(found)  # arithmetic may differ between hosts in the last bit

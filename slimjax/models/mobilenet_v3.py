@@ -99,7 +99,7 @@ class MobileNetV3(nn.Module):
 
     def _block(self, inner: Group, stage: Group, block: int, row: Row) -> InvertedResidual:
         name = f"{stage.name}/block{block}"
-        squeezed = int(Rounding("make_divisible", 8)(row.expanded / 4))
+        squeezed = Rounding("make_divisible", 8)(row.expanded / 4)
         return InvertedResidual(
             Group(name, row.expanded) if row.expanded != inner.channels else None,
             stage,
