@@ -77,6 +77,14 @@ def test_a_seed_fixes_the_path_and_another_seed_takes_another():
     assert (path(1) != path(2)).any()
 
 
+def test_each_generation_draws_random_numbers_of_its_own():
+    searcher = evolution(LARGE, cost, 20_000, population=10, generations=3)
+    state = searcher.init()
+    scores = error(searcher.ask(state))
+    second, third = (searcher.tell(state._replace(generation=g), scores) for g in (0, 1))
+    assert (searcher.ask(second) != searcher.ask(third)).any()
+
+
 def test_generations_get_better():
     searcher = evolution(LARGE, cost, 20_000, population=20, generations=10, parents=0.25)
     _, asked = drive(searcher)

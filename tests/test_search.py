@@ -311,4 +311,4 @@ def test_few_failures_are_borne_before_there_are_enough_trials(tmp_path):
     options = {"tolerance": Tolerance(share=0.5, trials=9)}
     with pytest.raises(RunError, match="10 of 16 trials failed"):
         run_into(tmp_path / "a", SEARCHES["evolution"](), score, **options)
-    run_into(tmp_path / "b", SEARCHES["evolution"](), score, tolerance=Tolerance(share=0.7, trials=1))
+    run_into(tmp_path / "b", SEARCHES["evolution"](), score, tolerance=Tolerance(share=5 / 8, trials=1))

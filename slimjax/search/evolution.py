@@ -163,8 +163,11 @@ class _Genes:
         return (costs > self.high).astype(int) - (costs < self.low)
 
     def repair(self, genes: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        """Moves a random group of each misfit by one legal count, again and again; some may stay misfits."""
-        genes = genes.copy()
+        """Moves a random group of each misfit by one legal count, again and again; some may stay misfits.
+
+        Something can always move: the narrowest subnet is within the budget, and the largest above the bound.
+        """
+        each = np.arange(len(genes))
         for _ in range(self.sizes.sum()):
             excess = self.excess(genes)
             if not excess.any():
@@ -172,8 +175,9 @@ class _Genes:
             moved = genes - excess[:, None]
             movable = (moved >= 0) & (moved < self.sizes)
             chosen = np.where(movable, rng.random(genes.shape), -1.0).argmax(axis=1)
-            each = np.arange(len(genes))
-            genes[each, chosen] -= excess * movable[each, chosen]
+            step = np.zeros_like(genes)
+            step[each, chosen] = excess
+            genes = genes - step
         return genes
 
 
