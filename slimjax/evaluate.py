@@ -9,8 +9,10 @@ import jax
 
 from slimjax import batch_stats, sharding
 from slimjax.algorithms import Chosen
+from slimjax.algorithms.base import Score
 from slimjax.build import Experiment, Rows
 from slimjax.progress import Progress
+from slimjax.scoring import Scorer
 from slimjax.state import TrainState
 from slimjax.widths import named_width
 
@@ -61,6 +63,19 @@ def score(
     ]
     totals = {name: sum(float(batch[name]) for batch in sharding.fetch(sums)) for name in sums[0]}
     return {"top1": totals["correct"] / totals["count"], "loss": totals["loss"] / totals["count"]}
+
+
+class HoldoutScores:
+    """What subnets lose on held-out training images, for `Algorithm.observe`; its programs are kept."""
+
+    def __init__(self, experiment: Experiment) -> None:
+        self._experiment = experiment
+        self._scorer = Scorer(experiment.engine, experiment.algorithm.step.draws)
+
+    def at(self, state: TrainState, step: int) -> Score:
+        """A function of subnets [N, G]: losses [N] with the weights of `state`, on the step's own batch."""
+        batch = lambda: self._experiment.holdout_batch(step)  # noqa: E731
+        return lambda subnets: self._scorer(state, subnets, batch())["loss"]
 
 
 def _row(

@@ -84,6 +84,7 @@ class TrialLog:
         self._scratch = None if scratch is None else Path(scratch) / self.path.name
         self._enabled = enabled
         self._file: IO[str] | None = None
+        self._states: dict[int, str] | None = None
 
     def write(self, *trials: Trial) -> None:
         """Appends a line for each; they are on the disk when this returns."""
@@ -95,6 +96,14 @@ class TrialLog:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             self.path.write_bytes(self._scratch.read_bytes())
 
+    def follow(self, trials: Iterable[Trial]) -> None:
+        """Writes those whose state is not written down yet."""
+        if self._states is None:
+            self._states = {number: trial.state for number, trial in latest(self.read()).items()}
+        new = [trial for trial in trials if self._states.get(trial.trial) != trial.state]
+        self._states |= {trial.trial: trial.state for trial in new}
+        self.write(*new)
+
     def read(self) -> list[Trial]:
         """All lines so far (see `read`); none if there is no file."""
         return read(self.path) if self.path.exists() else []
@@ -104,6 +113,7 @@ class TrialLog:
         if not self._enabled:
             return
         self.close()
+        self._states = None
         if self.path.exists():
             kept = [trial for trial in self.read() if trial.step <= step]
             write_atomic(self.path, "".join(json.dumps(_to_json(trial)) + "\n" for trial in kept))
