@@ -139,8 +139,14 @@ def run_compile(arguments: argparse.Namespace, rest: list[str]) -> None:
 
 
 def run_bench(arguments: argparse.Namespace, rest: list[str]) -> None:
-    """Measure what README claims: the papers' `claims` on small real data, a training `step`, a `table`, `costs`."""
-    benches = {"claims": _bench_claims, "step": _bench_step, "table": _bench_table, "costs": _bench_costs}
+    """Measure what README claims: `claims` of the papers on small data, a `step`, a `table`, `costs`, `rescore`."""
+    benches = {
+        "claims": _bench_claims,
+        "step": _bench_step,
+        "table": _bench_table,
+        "costs": _bench_costs,
+        "rescore": _bench_rescore,
+    }
     benches[arguments.what](arguments, rest)
 
 
@@ -173,6 +179,16 @@ def _bench_costs(arguments: argparse.Namespace, rest: list[str]) -> None:
     if arguments.model is None:
         raise UserError("bench costs: expected --model NAME.")
     _print_answer(arguments, costs.run(arguments.model, arguments.subnets))
+
+
+def _bench_rescore(arguments: argparse.Namespace, rest: list[str]) -> None:
+    from slimjax.bench import rescore
+
+    _no_more(rest)
+    if arguments.model is None:
+        raise UserError("bench rescore: expected --model NAME.")
+    given = (arguments.model, arguments.subnets, arguments.batch, arguments.repeats)
+    _print_answer(arguments, rescore.run(*given, spread=arguments.spread, seed=arguments.seed))
 
 
 def _bench_table(arguments: argparse.Namespace, rest: list[str]) -> None:

@@ -18,6 +18,7 @@ FLOORS = [
     {"costs", "units", "latency", "slicing", "batch_stats", "state"},
     {"supernet", "rungs", "programs"},
     {"engine", "step"},
+    {"scoring"},
     {"profiling"},
     {"algorithms"},
     {"config", "config_file"},
