@@ -139,13 +139,14 @@ def run_compile(arguments: argparse.Namespace, rest: list[str]) -> None:
 
 
 def run_bench(arguments: argparse.Namespace, rest: list[str]) -> None:
-    """Measure what README claims: papers' `claims` on small real data, a `step`, a `table`, `costs`, a `search`."""
+    """Measure what README claims: `claims` of the papers, a `step`, a `table`, `costs`, a `search`, `rescore`."""
     benches = {
         "claims": _bench_claims,
         "step": _bench_step,
         "table": _bench_table,
         "costs": _bench_costs,
         "search": _bench_search,
+        "rescore": _bench_rescore,
     }
     benches[arguments.what](arguments, rest)
 
@@ -179,6 +180,16 @@ def _bench_costs(arguments: argparse.Namespace, rest: list[str]) -> None:
     if arguments.model is None:
         raise UserError("bench costs: expected --model NAME.")
     _print_answer(arguments, costs.run(arguments.model, arguments.subnets))
+
+
+def _bench_rescore(arguments: argparse.Namespace, rest: list[str]) -> None:
+    from slimjax.bench import rescore
+
+    _no_more(rest)
+    if arguments.model is None:
+        raise UserError("bench rescore: expected --model NAME.")
+    given = (arguments.model, arguments.subnets, arguments.batch, arguments.repeats)
+    _print_answer(arguments, rescore.run(*given, spread=arguments.spread, seed=arguments.seed))
 
 
 def _bench_table(arguments: argparse.Namespace, rest: list[str]) -> None:

@@ -14,11 +14,11 @@ CONVENTIONS = ("plain", "slimmable", "joslim", "tfnas")
 
 
 def define_bench(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("what", choices=["claims", "step", "table", "costs", "search"])
+    parser.add_argument("what", choices=["claims", "step", "table", "costs", "search", "rescore"])
     parser.add_argument("--only", help="algorithms whose claims to decide, such as snet,usnet (default: all)")
     parser.add_argument("--config", help="for step: a config file, with --config.key=value overrides")
     parser.add_argument(
-        "--repeats", type=int, default=20, help="for step, search: timed repetitions (default: 20)"
+        "--repeats", type=int, default=20, help="for step, search, rescore: timed repetitions (default: 20)"
     )
     parser.add_argument("--target", choices=BENCH_TARGETS, help="for step: default is the attached device")
     parser.add_argument(
@@ -30,11 +30,15 @@ def define_bench(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--table", help="for table: a latency table")
     parser.add_argument(
-        "--subnets", type=int, default=40, help="for table, costs: random subnets (default: 40)"
+        "--subnets", type=int, default=40, help="for table, costs, rescore: random subnets (default: 40)"
     )
-    parser.add_argument("--model", help="for costs: a model's name")
+    parser.add_argument("--model", help="for costs, rescore: a model's name")
+    parser.add_argument("--batch", type=int, default=128, help="for rescore: images (default: 128)")
     parser.add_argument(
-        "--seed", type=int, default=0, help="for table, search: of what is random (default: 0)"
+        "--spread", type=float, default=0.1, help="for rescore: of layers' widths in a subnet (default: 0.1)"
+    )
+    parser.add_argument(
+        "--seed", type=int, default=0, help="for table, rescore, search: of what is random (default: 0)"
     )
     parser.add_argument(
         "--history", type=int, default=1000, help="for search: visited points (default: 1000)"

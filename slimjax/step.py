@@ -19,19 +19,17 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from jax.flatten_util import ravel_pytree
-from jax.sharding import PartitionSpec
 
 from slimjax import batch_stats, losses, optimizers, rungs, sharding
 from slimjax.layers import merge_variables
 from slimjax.programs import Programs, outputs
-from slimjax.sharding import DATA
+from slimjax.sharding import DATA, SPLIT, WHOLE
 from slimjax.state import TrainState
 from slimjax.widths import Subnet, Width
 
 if TYPE_CHECKING:
     from slimjax.engine import Batch, Engine, Metrics, Slot
 
-SPLIT, WHOLE = PartitionSpec(DATA), PartitionSpec()
 FIXED_PROGRAMS = 2
 """prepare and update."""
 

@@ -74,12 +74,18 @@ def train(config: ConfigDict, directory: str, command: str = "") -> list[FrontRo
             state, measured = experiment.algorithm.step(state, batch, subnets)
             jax.block_until_ready(before)
             before = measured
-            
+
             # 5. Write down; stop if a loss is no longer a number.
             done = step + 1
             values: dict[str, float] = {}
             if done % config.train.log_every == 0 or done == experiment.steps:
-                values = log(experiment, metrics, done, measured, {**feed.lap(), "time/search_seconds": searching.lap()})
+                values = log(
+                    experiment,
+                    metrics,
+                    done,
+                    measured,
+                    {**feed.lap(), "time/search_seconds": searching.lap()},
+                )
             progress.advance(1, **values)
             # 6. Keep.
             if done % config.train.checkpoint_every == 0 or done == experiment.steps:
