@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 import jax
+import numpy as np
 
 from slimjax import batch_stats, sharding
 from slimjax.algorithms import Chosen
@@ -14,7 +15,7 @@ from slimjax.build import Experiment, Rows
 from slimjax.progress import Progress
 from slimjax.scoring import Scorer
 from slimjax.state import TrainState
-from slimjax.widths import named_width
+from slimjax.widths import Subnet, named_width
 
 FrontRow = dict[str, Any]
 """name, width or None, channels by group, macs, params, top1 (0 to 1), top1_uncalibrated (or None), loss."""
@@ -74,8 +75,12 @@ class HoldoutScores:
 
     def at(self, state: TrainState, step: int) -> Score:
         """A function of subnets [N, G]: losses [N] with the weights of `state`, on the step's own batch."""
-        batch = lambda: self._experiment.holdout_batch(step)  # noqa: E731
-        return lambda subnets: self._scorer(state, subnets, batch())["loss"]
+
+        def score(subnets: Subnet) -> np.ndarray:
+            batch: Any = self._experiment.holdout_batch(step)
+            return self._scorer(state, subnets, batch)["loss"]
+
+        return score
 
 
 def _row(

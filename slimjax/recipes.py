@@ -5,7 +5,7 @@ Each returns a complete config: `default_config` with the fields changed that th
 
 from __future__ import annotations
 
-from ml_collections import ConfigDict
+from ml_collections import ConfigDict, config_dict
 
 from slimjax.config import default_config
 
@@ -33,6 +33,25 @@ def usnet() -> ConfigDict:
             "sample_min": True,
             "student_target": "teacher",
             "sampling_seed": 1995,
+        }
+    )
+
+
+def joslim(steps_per_round: int = 235, ahead_steps: int = 0) -> ConfigDict:
+    """The algorithm's section for Joslim (see `algorithms.joslim`), as the authors have it."""
+    return ConfigDict(
+        {
+            "name": "joslim",
+            "num_sampled": 2,
+            "steps_per_round": steps_per_round,
+            "ahead_steps": ahead_steps,
+            "history": 1024,
+            "rescore": True,
+            "objective": "macs",
+            "table": config_dict.placeholder(str),
+            "nondecreasing": True,
+            "search": {},
+            "search_seed": 3080,
         }
     )
 
