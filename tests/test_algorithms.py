@@ -11,7 +11,7 @@ from conftest import assert_trees_close, assert_trees_equal
 from test_layers import named
 
 from slimjax import sharding
-from slimjax.algorithms import joslim, snet, usnet
+from slimjax.algorithms import bignas, joslim, snet, usnet
 from slimjax.checkpoint import Checkpointer
 from slimjax.engine import Engine, Slot
 from slimjax.errors import UserError
@@ -49,6 +49,7 @@ def trained(algorithm, steps=3, data=None, seed=0):
 
 
 ALGORITHMS = {
+    "bignas": lambda engine: bignas(engine),
     "joslim": lambda engine: joslim(engine, steps_per_round=2),
     "usnet": lambda engine: usnet(engine),
     "snet": lambda engine: snet(engine, widths=(0.25, 0.5, 1.0)),
@@ -129,6 +130,16 @@ def test_usnet_covers_a_range_that_ends_above_one():
     assert {tuple(row) for row in draws} == {tuple(space.uniform(w)) for w in np.linspace(0.5, 1.9999, 2000)}
     names = list(algorithm.finish(algorithm.init(0), None))
     assert (names[0], names[-1]) == ("w0.50", "w2.00")
+
+
+def test_bignas_draws_every_group_alone():
+    engine = engine_of()
+    draws = np.concatenate([bignas(engine).propose({}, step) for step in range(400)])
+    inner = [engine.net.space.index[f"stage{s}/block1"] for s in (1, 2, 3)]
+    for i in inner:
+        assert set(draws[:, i]) == set(range(engine.net.space.smallest[i], engine.net.space.largest[i]))
+    correlation = np.corrcoef(draws[:, inner].T) - np.eye(3)
+    assert np.abs(correlation).max() < 0.2
 
 
 def test_one_subnet_is_a_plain_step():
