@@ -301,11 +301,19 @@ def test_lower_bound_finds_a_known_front_and_the_authors_bound_stays_at_uniform_
 
 def test_no_history_gives_a_random_proposal_of_the_target_cost(caplog):
     chain = bench.Chain.drawn(5, np.random.default_rng(0))
+
+    def cost(widths):
+        assert widths.size, "a cost function need not take nothing"
+        return chain.cost(widths)
+
+    def first():
+        none = np.empty((0, 5)), np.empty(0)
+        return bayes.propose(*none, cost, bench.LOW, np.random.default_rng(0), Settings())
+
     with caplog.at_level(logging.WARNING):
-        found = bayes.propose(
-            np.empty((0, 5)), np.empty(0), chain.cost, bench.LOW, np.random.default_rng(0), Settings()
-        )
+        found = first()
     assert (found.how, found.hit, found.warm) == ("random", True, None)
+    assert np.array_equal(found.widths, first().widths)
     assert "no trials yet; a random candidate instead" in caplog.text
 
 

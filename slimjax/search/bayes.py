@@ -86,7 +86,7 @@ class History:
         good = np.isfinite(np.column_stack([widths, losses])).all(axis=1)
         if not good.all():
             logger.warning("search: %d of %d trials are not finite; left out.", (~good).sum(), len(good))
-        return cls(widths[good], losses[good], np.reshape(cost(widths[good]), good.sum()))
+        return cls(widths[good], losses[good], cost(widths[good]) if good.any() else np.empty(0))
 
     def __len__(self) -> int:
         return len(self.losses)
