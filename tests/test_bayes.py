@@ -165,6 +165,20 @@ def test_nearest_between_finds_the_target_of_a_cost_that_is_not_monotone():
     np.testing.assert_allclose(found, 0.9, atol=1e-3)
 
 
+def test_nearest_between_goes_where_all_channels_would_round_at_once():
+    def cost(widths):
+        return np.floor(10 * widths + 1e-9).sum(axis=-1) / 80
+
+    found = bayes.nearest_between(cost, np.full(8, 0.5), np.ones(8), 0.95)
+    assert cost(found) == pytest.approx(0.95, abs=1 / 80)
+
+
+@pytest.mark.parametrize("end", [0.5, 1.0])
+def test_nearest_between_reaches_its_ends(end):
+    found = bayes.nearest_between(lambda widths: widths.mean(axis=-1), np.full(3, 0.5), np.ones(3), end)
+    assert found.tolist() == [end] * 3
+
+
 def test_visited_costs_are_uniform_where_random_widths_are_not():
     """Claim 18 of the paper. Targets are uniform, and random widths all cost about as much as their mean."""
     known = Known(12)

@@ -314,14 +314,21 @@ def random_widths(
 
 
 def nearest_between(cost: CostRatio, a: np.ndarray, b: np.ndarray, target: float) -> np.ndarray:
-    """The point [d] of the segment from a to b that costs nearest to the target.
+    """The point [d] on the way from a to b that costs nearest to the target.
 
-    Grids, not bisection: rounding and repairs need not leave the cost monotone.
+    The way is the segment and, over the piece of it in which the cost passes the target, one coordinate after
+    another: where all widths are equal, all channels round down at once, and the cost jumps. Grids, not bisection:
+    rounding and repairs need not leave the cost monotone.
     """
     low, high = 0.0, 1.0
     for _ in range(2):
         shares = np.linspace(low, high, POINTS_ON_A_SEGMENT)
         points = a + shares[:, None] * (b - a)
-        nearest = int(np.abs(cost(points) - target).argmin())
-        low, high = shares[max(0, nearest - 1)], shares[min(len(shares) - 1, nearest + 1)]
-    return points[nearest]
+        above = cost(points) - target
+        passes = np.flatnonzero((above[1:] > 0) != (above[:-1] > 0))
+        cell = passes[0] if len(passes) else min(np.abs(above).argmin(), len(shares) - 2)
+        low, high = shares[cell], shares[cell + 1]
+    near, far = a + low * (b - a), a + high * (b - a)
+    turns = np.where(np.tri(len(a) + 1, len(a), -1, bool), far, near)
+    points = np.concatenate([points, turns])
+    return points[np.abs(cost(points) - target).argmin()]
