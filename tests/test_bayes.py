@@ -214,6 +214,14 @@ def test_capped_history_keeps_the_front_and_the_newest():
     assert history.newest(None) is history
 
 
+def test_cap_bounds_what_is_fitted(monkeypatch):
+    sizes = []
+    fit = bayes.gp.fit
+    monkeypatch.setattr(bayes.gp, "fit", lambda x, *rest: sizes.append(len(x)) or fit(x, *rest))
+    assert proposal(30, history_cap=12).hit
+    assert sizes == [12, 12]
+
+
 # Scalarisation
 
 
