@@ -326,8 +326,8 @@ def nearest_between(cost: CostRatio, a: np.ndarray, b: np.ndarray, target: float
         points = a + shares[:, None] * (b - a)
         above = cost(points) - target
         passes = np.flatnonzero((above[1:] > 0) != (above[:-1] > 0))
-        cell = passes[0] if len(passes) else min(np.abs(above).argmin(), len(shares) - 2)
-        low, high = shares[cell], shares[cell + 1]
+        cell = int(passes[0]) if len(passes) else min(int(np.abs(above).argmin()), len(shares) - 2)
+        low, high = shares[cell : cell + 2].tolist()
     near, far = a + low * (b - a), a + high * (b - a)
     turns = np.where(np.tri(len(a) + 1, len(a), -1, bool), far, near)
     points = np.concatenate([points, turns])
