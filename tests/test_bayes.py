@@ -165,6 +165,20 @@ def test_nearest_between_finds_the_target_of_a_cost_that_is_not_monotone():
     np.testing.assert_allclose(found, 0.9, atol=1e-3)
 
 
+def test_nearest_between_goes_where_all_channels_would_round_at_once():
+    def cost(widths):
+        return np.floor(10 * widths + 1e-9).sum(axis=-1) / 80
+
+    found = bayes.nearest_between(cost, np.full(8, 0.5), np.ones(8), 0.95)
+    assert cost(found) == pytest.approx(0.95, abs=1 / 80)
+
+
+@pytest.mark.parametrize("end", [0.5, 1.0])
+def test_nearest_between_reaches_its_ends(end):
+    found = bayes.nearest_between(lambda widths: widths.mean(axis=-1), np.full(3, 0.5), np.ones(3), end)
+    assert found.tolist() == [end] * 3
+
+
 def test_visited_costs_are_uniform_where_random_widths_are_not():
     """Claim 18 of the paper. Targets are uniform, and random widths all cost about as much as their mean."""
     known = Known(12)
@@ -198,6 +212,14 @@ def test_capped_history_keeps_the_front_and_the_newest():
     assert history.newest(4).widths.ravel().tolist() == [0, 3, 4, 5]
     assert history.newest(1).widths.ravel().tolist() == [4]
     assert history.newest(None) is history
+
+
+def test_cap_bounds_what_is_fitted(monkeypatch):
+    sizes = []
+    fit = bayes.gp.fit
+    monkeypatch.setattr(bayes.gp, "fit", lambda x, *rest: sizes.append(len(x)) or fit(x, *rest))
+    assert proposal(30, history_cap=12).hit
+    assert sizes == [12, 12]
 
 
 # Scalarisation
@@ -301,11 +323,19 @@ def test_lower_bound_finds_a_known_front_and_the_authors_bound_stays_at_uniform_
 
 def test_no_history_gives_a_random_proposal_of_the_target_cost(caplog):
     chain = bench.Chain.drawn(5, np.random.default_rng(0))
+
+    def cost(widths):
+        assert widths.size, "a cost function need not take nothing"
+        return chain.cost(widths)
+
+    def first():
+        none = np.empty((0, 5)), np.empty(0)
+        return bayes.propose(*none, cost, bench.LOW, np.random.default_rng(0), Settings())
+
     with caplog.at_level(logging.WARNING):
-        found = bayes.propose(
-            np.empty((0, 5)), np.empty(0), chain.cost, bench.LOW, np.random.default_rng(0), Settings()
-        )
+        found = first()
     assert (found.how, found.hit, found.warm) == ("random", True, None)
+    assert np.array_equal(found.widths, first().widths)
     assert "no trials yet; a random candidate instead" in caplog.text
 
 

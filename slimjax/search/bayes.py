@@ -86,7 +86,7 @@ class History:
         good = np.isfinite(np.column_stack([widths, losses])).all(axis=1)
         if not good.all():
             logger.warning("search: %d of %d trials are not finite; left out.", (~good).sum(), len(good))
-        return cls(widths[good], losses[good], np.reshape(cost(widths[good]), good.sum()))
+        return cls(widths[good], losses[good], cost(widths[good]) if good.any() else np.empty(0))
 
     def __len__(self) -> int:
         return len(self.losses)
@@ -314,14 +314,21 @@ def random_widths(
 
 
 def nearest_between(cost: CostRatio, a: np.ndarray, b: np.ndarray, target: float) -> np.ndarray:
-    """The point [d] of the segment from a to b that costs nearest to the target.
+    """The point [d] on the way from a to b that costs nearest to the target.
 
-    Grids, not bisection: rounding and repairs need not leave the cost monotone.
+    The way is the segment and, over the piece of it in which the cost passes the target, one coordinate after
+    another: where all widths are equal, all channels round down at once, and the cost jumps. Grids, not bisection:
+    rounding and repairs need not leave the cost monotone.
     """
     low, high = 0.0, 1.0
     for _ in range(2):
         shares = np.linspace(low, high, POINTS_ON_A_SEGMENT)
         points = a + shares[:, None] * (b - a)
-        nearest = int(np.abs(cost(points) - target).argmin())
-        low, high = shares[max(0, nearest - 1)], shares[min(len(shares) - 1, nearest + 1)]
-    return points[nearest]
+        above = cost(points) - target
+        passes = np.flatnonzero((above[1:] > 0) != (above[:-1] > 0))
+        cell = int(passes[0]) if len(passes) else min(int(np.abs(above).argmin()), len(shares) - 2)
+        low, high = shares[cell : cell + 2].tolist()
+    near, far = a + low * (b - a), a + high * (b - a)
+    turns = np.where(np.tri(len(a) + 1, len(a), -1, bool), far, near)
+    points = np.concatenate([points, turns])
+    return points[np.abs(cost(points) - target).argmin()]

@@ -31,7 +31,7 @@ SUBSET = 256
 """A cold start first finds the optimum on this many random points."""
 
 POLISH_STEPS = 12
-POLISH_GAIN = 0.01
+POLISH_GAIN = 0.05
 """Nats of log posterior that a further step must promise."""
 
 
@@ -124,7 +124,7 @@ def fit(
         )
     scales, dims = kernel.scales(x.shape[1]), x.shape[1]
     cold = start is None or len(start.lengthscale) != scales
-    begin = Hyper((0.5,) * scales, 1.0 / kernel.variance(dims), 0.01) if cold or start is None else start
+    begin = Hyper((1.5,) * scales, 1.0 / kernel.variance(dims), 0.01) if cold or start is None else start
     vector = np.clip(begin.log(), *_bounds(scales).T)
     objective = _Objective(x, y, kernel)
     if len(y) <= SUBSET:
