@@ -235,6 +235,9 @@ def test_rest_of_a_rung_fills_a_larger_one():
     members = [[0], [3, 4, 5]]
     scoring._fill_up(members, sizes, subnets, 4)
     assert members == [[], [3, 4, 5, 0]]
+    members = [[3], [0, 1, 2]]
+    scoring._fill_up(members, np.array([[4], [2]]), subnets, 4)
+    assert members == [[3], [0, 1, 2]], "a rung that costs more need not cover"
 
 
 def test_no_subnets_give_no_scores(used):
