@@ -7,6 +7,7 @@ run bucketed in a few rungs, one compiled program each, dispatched without waiti
 from __future__ import annotations
 
 import functools
+import math
 import statistics
 import time
 from collections.abc import Callable
@@ -33,6 +34,9 @@ IN_FLIGHT = 16
 """Calls that are dispatched and not done, at most: each may hold memory of its own."""
 TRIALS = 3
 """Timed repetitions of each way to split, by which "auto" decides."""
+
+CPU_STEP = 4
+"""Rungs are multiples of so many channels on CPUs, whose convolutions are slower with 15 channels than with 16."""
 
 Sizes = tuple[int, ...]
 
@@ -79,8 +83,8 @@ class Scorer:
         self.cost = engine.net.macs if cost is None else cost
         # No fewer than two rungs, lest programs push each other out.
         self._count = max(engine.max_programs - FIXED_PROGRAMS, 2)
-        platform = str(engine.mesh.devices.flat[0].platform)
-        self.programs = Programs(self._count + FIXED_PROGRAMS, platform)
+        self._platform = str(engine.mesh.devices.flat[0].platform)
+        self.programs = Programs(self._count + FIXED_PROGRAMS, self._platform)
         self.rungs: Subnet | None = None if draws is None else self._choose_rungs(draws)
 
     def __call__(
@@ -132,8 +136,15 @@ class Scorer:
 
     def _choose_rungs(self, draws: Subnet) -> Subnet:
         draws = self._check(draws)
-        masked = self.engine.policy == "masked" or not len(draws)
-        return draws[:0] if masked else rungs.choose(draws, self.cost, self._count)
+        if self.engine.policy == "masked" or not len(draws):
+            return draws[:0]
+        return rungs.choose(self._rounded_up(draws), self.cost, self._count)
+
+    def _rounded_up(self, sizes: Subnet) -> Subnet:
+        """The next larger sizes that the devices compute well, and that every layer can have."""
+        space, step = self.engine.net.space, CPU_STEP if self._platform == "cpu" else 1
+        steps = np.array([math.lcm(step, group.multiple_of) for group in space.groups], np.int32)
+        return np.minimum(-(-sizes // steps) * steps, space.largest)
 
     def _plan(self, subnets: Subnet, split: str | None = None) -> list[Call]:
         """The calls that score all subnets, the largest first."""

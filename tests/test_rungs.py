@@ -127,3 +127,19 @@ def test_expected_cost_is_that_of_the_cheapest_cover():
     draws, weights = np.array([[1, 2, 1], [3, 1, 1]]), np.array([3, 1])
     assert rungs.expected_cost(found, draws, weights, cost) == (3 * cost(found[0]) + cost(found[1])) / 4
     assert rungs.expected_cost(found[:1], draws, weights, cost) == np.inf
+
+
+def test_exchanges_never_cost_more():
+    for seed in range(5):
+        draws, weights = rungs._sorted(layerwise(200, seed), cost)
+        start = rungs._cut(*rungs._merge(draws, weights), cost, 6)
+        before, after = (
+            rungs.expected_cost(found, draws, weights, cost)
+            for found in (start, rungs._exchange(start, draws, weights, cost))
+        )
+        assert after < before
+
+
+def test_rungs_that_serve_nobody_are_dropped():
+    twice, draws = np.full((2, 3), 4, np.int32), np.array([[3, 3, 3]], np.int32)
+    np.testing.assert_array_equal(rungs._exchange(twice, draws, np.ones(1), cost), draws)

@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 from conftest import TOLERANCE, assert_trees_equal
 from test_algorithms import batches, engine_of
+from test_layers import named
 from test_train import REPOSITORY, environment
 
-from slimjax import losses, scoring, sharding
+from slimjax import losses, rungs, scoring, sharding
 from slimjax.engine import Slot
 from slimjax.errors import UserError
 from slimjax.scoring import Scorer
@@ -203,6 +204,17 @@ def test_batch_that_devices_cannot_share_is_scored_by_subnets_or_refused():
         Scorer(engine, split="batch")(state, subnets, batch)
 
 
+def test_rungs_are_sizes_that_layers_can_have_and_cpus_compute_well():
+    net = named("s_shufflenet", small_images=True, multiplier=0.25, units=(2, 1, 1))
+    engine = dataclasses.replace(engine_of(policy="auto"), net=net)
+    draws = random_subnets(engine, 50)
+    scorer = Scorer(engine, draws)
+    assert any(group.multiple_of > 1 for group in net.space.groups)
+    for group, sizes in zip(net.space.groups, scorer.rungs.T, strict=True):
+        assert all(n == group.channels or n % group.multiple_of == n % scoring.CPU_STEP == 0 for n in sizes)
+    assert all(rungs.cover(scorer.rungs, draw) is not None for draw in draws)
+
+
 @pytest.mark.parametrize("width", [1, 2, 4, 8])
 def test_every_subnet_is_planned_once_in_a_program_that_covers_it(width):
     engine, *_, subnets = make(50, devices=width)
@@ -223,6 +235,9 @@ def test_rest_of_a_rung_fills_a_larger_one():
     members = [[0], [3, 4, 5]]
     scoring._fill_up(members, sizes, subnets, 4)
     assert members == [[], [3, 4, 5, 0]]
+    members = [[3], [0, 1, 2]]
+    scoring._fill_up(members, np.array([[4], [2]]), subnets, 4)
+    assert members == [[3], [0, 1, 2]], "a rung that costs more need not cover"
 
 
 def test_no_subnets_give_no_scores(used):
