@@ -3,7 +3,7 @@
 Paper: Chin, Morcos and Marculescu, Joslim: Joint Widths and Weights Optimization for Slimmable Neural
   Networks, ECML 2021.
 Network: 20 groups, 46,986,366 MACs at width 0.42 to 216,589,760 at 1.
-Command: slimjax train --config configs/imagenet_mobilenet_v3_large_joslim.py --workdir runs/imagenet_mobilenet_v3_large_joslim
+Command: slimjax train --config configs/imagenet_mobilenet_v3_large_joslim.py --workdir runs/mobilenet_v3_joslim
 Hardware: 8 accelerators, or any number that divides 1,024.
 Expected: the paper's numbers are in figures only.
 Not run here yet.

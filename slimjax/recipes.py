@@ -152,8 +152,8 @@ def imagenet_autoslim() -> ConfigDict:
 
 
 def imagenet_joslim(epochs: float) -> ConfigDict:
-    """Joslim's ImageNet settings, with US-Net's section for the algorithm: rate 0.5, linear to 0 per iteration after 5 warm-up epochs, batches
-    of 1024, weight decay 4e-5, no Nesterov, label smoothing 0.1.
+    """Joslim's ImageNet settings, with US-Net's section for the algorithm: rate 0.5, linear to 0 per iteration after
+    5 warm-up epochs, batches of 1024, weight decay 4e-5, no Nesterov, label smoothing 0.1.
 
     Differs: gammas do not decay (in Joslim's code most do, by their names); calibration takes 5,120 images, not
     2,048; 10,000 training images are held out to score histories, for US-Nets too, so that they can be compared.
