@@ -71,9 +71,9 @@ class Experiment:
         finally:
             stream.close()
 
-    def holdout_batch(self, step: int) -> Rows:
-        """Held-out training images for scoring at a step: the same whole batch on every process."""
-        source, wanted = self.dataset.split("holdout"), self.config.scoring.images
+    def scoring_batch(self, step: int) -> Rows:
+        """Images that subnets are scored on at a step, held out by default: the same whole batch on every process."""
+        source, wanted = self.dataset.split(self.config.scoring.split), self.config.scoring.images
         rng = np.random.default_rng((self.config.seed, step))
         rows = rng.permutation(len(source))[:wanted].tolist()
         transform = self._host_transform(train=False) or (lambda example: example)
@@ -139,17 +139,20 @@ def _check_evaluation(experiment: Experiment) -> None:
     """A split or widths that cannot be evaluated are refused before training, not after it."""
     experiment.dataset.split(experiment.config.evaluation.split)
     if experiment.algorithm.observe is not learn_nothing:
-        _check_holdout(experiment)
+        check_scoring(experiment)
     if (subnets := experiment.evaluation_subnets()) is not None:
         algorithm = experiment.algorithm
         algorithm.finish(jax.eval_shape(lambda: algorithm.init(experiment.config.seed)), subnets)
 
 
-def _check_holdout(experiment: Experiment) -> None:
-    held, wanted = len(experiment.dataset.split("holdout")), experiment.config.scoring.images
+def check_scoring(experiment: Experiment) -> None:
+    """Raises: UserError: fewer images to score on than the config wants."""
+    split, wanted = experiment.config.scoring.split, experiment.config.scoring.images
+    held = len(experiment.dataset.split(split))
     if held < wanted:
         raise UserError(
-            f"config.scoring.images: expected at most {held} (data.holdout), got {wanted}. Hold out more images."
+            f"config.scoring.images: expected at most {held} (in the split {split}), got {wanted}. "
+            "Hold out more images (data.holdout), or score on fewer."
         )
 
 

@@ -71,7 +71,7 @@ def default_config() -> ConfigDict:
                 "weight_decay": 1e-4,
                 "clip_norm": config_dict.placeholder(float),
             },
-            "scoring": {"images": 128},  # of the holdout, for searches during training
+            "scoring": {"images": 128, "split": "holdout"},  # what searches score subnets on
             "calibration": {"images": 1024, "batch_size": 128},
             "evaluation": {"widths": (), "split": "test", "batch_size": 256},
         }
@@ -150,6 +150,7 @@ RULES: Mapping[str, Rule] = MappingProxyType(
         "optimizer.weight_decay": _number(0),
         "optimizer.clip_norm": _optional(_number(0, open_low=True)),
         "scoring.images": _integer(2),
+        "scoring.split": _one_of("holdout", "train"),
         "calibration.images": _integer(1),
         "calibration.batch_size": _integer(2),
         "evaluation.widths": _numbers(0),

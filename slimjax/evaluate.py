@@ -66,19 +66,19 @@ def score(
     return {"top1": totals["correct"] / totals["count"], "loss": totals["loss"] / totals["count"]}
 
 
-class HoldoutScores:
-    """What subnets lose on held-out training images, for `Algorithm.observe`; its programs are kept."""
+class Scores:
+    """Scores of subnets on the config's scoring images, for searches; its programs are kept."""
 
     def __init__(self, experiment: Experiment) -> None:
         self._experiment = experiment
         self._scorer = Scorer(experiment.engine, experiment.algorithm.step.draws)
 
-    def at(self, state: TrainState, step: int) -> Score:
-        """A function of subnets [N, G]: losses [N] with the weights of `state`, on the step's own batch."""
+    def at(self, state: TrainState, step: int, kind: str = "loss") -> Score:
+        """A function of subnets [N, G]: "loss" or "error" [N] with the weights of `state`, on the step's own batch."""
 
         def score(subnets: Subnet) -> np.ndarray:
-            batch: Any = self._experiment.holdout_batch(step)
-            return self._scorer(state, subnets, batch)["loss"]
+            batch: Any = self._experiment.scoring_batch(step)
+            return self._scorer(state, subnets, batch)[kind]
 
         return score
 

@@ -13,6 +13,7 @@ from slimjax.build import Experiment, build
 from slimjax.checkpoint import Checkpointer
 from slimjax.errors import UserError
 from slimjax.evaluate import FrontRow, evaluate
+from slimjax.state import TrainState
 from slimjax.train import checkpoints, restore
 from slimjax.widths import Subnet, width_name
 
@@ -25,13 +26,19 @@ def run(directory: str, widths: Sequence[float] | None, channels: Mapping[str, i
     """
     experiment = build(load_config(directory))
     wanted = asked(experiment, widths, channels)
+    state = load_state(experiment, directory)
+    return evaluate(experiment, state, experiment.algorithm.finish(state, wanted))
+
+
+def load_state(experiment: Experiment, directory: str) -> TrainState:
+    """The newest checkpoint of a run. Raises: UserError: there is none."""
     with Checkpointer(checkpoints(directory), read_only=True) as saver:
         state = restore(experiment, saver)
     if state is None:
         raise UserError(
             f"{directory}: no checkpoint yet. Train first: slimjax train --workdir {directory} ..."
         )
-    return evaluate(experiment, state, experiment.algorithm.finish(state, wanted))
+    return state
 
 
 def asked(

@@ -5,6 +5,10 @@ Each returns a complete config: `default_config` with the fields changed that th
 
 from __future__ import annotations
 
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
 from ml_collections import ConfigDict, config_dict
 
 from slimjax.config import default_config
@@ -16,6 +20,7 @@ def snet(widths: tuple[float, ...] = (0.25, 0.5, 0.75, 1.0)) -> ConfigDict:
         {
             "name": "snet",
             "widths": widths,
+            "architectures": (),
             "private_affine": True,
             "private_stats": True,
             "inplace_distillation": False,
@@ -103,6 +108,21 @@ def cifar_joslim(classes: int) -> ConfigDict:
     config.algorithm = joslim(steps_per_round=156)
     config.model.min_width = 0.42
     config.data.holdout = 5000
+    return config
+
+
+def retrain(run: str, architectures: Sequence[str]) -> ConfigDict:
+    """The config of a finished run, for training architectures from scratch as one S-Net (AutoSlim, section 3.4).
+
+    Args:
+      run: path of the run's config.json.
+      architectures: files that `slimjax search` wrote.
+    """
+    config = default_config()
+    config.update(ConfigDict(json.loads(Path(run).read_text())))
+    config.algorithm = snet(())
+    config.algorithm.architectures = tuple(architectures)
+    config.evaluation.widths = ()
     return config
 
 

@@ -19,7 +19,7 @@ from slimjax import plan, report, sharding, workdir
 from slimjax.build import Experiment, build
 from slimjax.checkpoint import Checkpointer
 from slimjax.errors import RunError
-from slimjax.evaluate import FrontRow, HoldoutScores, evaluate
+from slimjax.evaluate import FrontRow, Scores, evaluate
 from slimjax.feed import Feed
 from slimjax.metrics import MetricsWriter
 from slimjax.progress import Progress, Stopwatch
@@ -57,7 +57,7 @@ def train(config: ConfigDict, directory: str, command: str = "") -> list[FrontRo
                 print(memory, file=sys.stderr, flush=True)
         feed = Feed(experiment.train_batches(first), functools.partial(sharding.put_batch, experiment.mesh))
         stack.callback(feed.close)
-        scores, searching = HoldoutScores(experiment), Stopwatch()
+        scores, searching = Scores(experiment), Stopwatch()
         before: Any = ()
         progress = stack.enter_context(Progress(experiment.steps, "train", start=first, enabled=leads))
         for step in range(first, experiment.steps):

@@ -6,10 +6,12 @@ Paper: Yu et al., Slimmable Neural Networks, ICLR 2019.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from slimjax import architecture
 from slimjax.algorithms.base import Algorithm, Chosen, learn_nothing
 from slimjax.engine import Engine, Slot
 from slimjax.errors import UserError
@@ -21,6 +23,7 @@ def snet(
     engine: Engine,
     *,
     widths: Sequence[float] = (0.25, 0.5, 0.75, 1.0),
+    architectures: Sequence[str] = (),
     private_affine: bool = True,
     private_stats: bool = True,
     inplace_distillation: bool = False,
@@ -34,26 +37,24 @@ def snet(
 
     Args:
       widths: the switches.
+      architectures: files of subnets that are switches too, by the files' names (AutoSlim's last phase).
       private_affine: each switch has gammas and betas of its own.
       private_stats: each switch has running statistics of its own. With both false this is the naive shared
         batch norm, whose test accuracy collapses: every switch writes to the same statistics in turn.
       inplace_distillation: switches below the widest learn from its detached softmax.
     """
-    if not widths or len(set(widths)) != len(widths):
-        raise UserError(f"algorithm.widths: expected one or more different widths, got {tuple(widths)}.")
-    space = engine.net.space
-    order = sorted(widths, reverse=True)
+    switches = _switch_subnets(engine, widths, architectures)
     slots = tuple(
         Slot(
-            name=width_name(width),
-            subnet=tuple(space.uniform(width).tolist()),
-            affine=width_name(width) if private_affine else SHARED,
-            stats=width_name(width) if private_stats else SHARED,
-            target="teacher" if inplace_distillation and width != order[0] else "labels",
+            name=name,
+            subnet=tuple(subnet.tolist()),
+            affine=name if private_affine else SHARED,
+            stats=name if private_stats else SHARED,
+            target="teacher" if inplace_distillation and number else "labels",
         )
-        for width in order
+        for number, (name, subnet) in enumerate(switches.items())
     )
-    nothing = np.zeros((0, len(space.groups)), np.int32)
+    nothing = np.zeros((0, len(engine.net.space.groups)), np.int32)
 
     def finish(state: TrainState, subnets: Mapping[str, Subnet] | None = None) -> dict[str, Chosen]:
         del state
@@ -67,6 +68,21 @@ def snet(
         step=engine.step(slots),
         finish=finish,
     )
+
+
+def _switch_subnets(
+    engine: Engine, widths: Sequence[float], architectures: Sequence[str]
+) -> dict[str, Subnet]:
+    """Subnets by name, the costliest first."""
+    space = engine.net.space
+    named = {width_name(width): space.uniform(width) for width in widths}
+    named |= {Path(path).stem: architecture.load(path).subnet(space) for path in architectures}
+    if not named or len(named) < len(widths) + len(architectures):
+        raise UserError(
+            f"algorithm.widths: expected one or more different widths, got {tuple(widths)} "
+            f"(and architectures {tuple(architectures)}, whose names must differ too)."
+        )
+    return dict(sorted(named.items(), key=lambda item: -int(engine.net.macs(item[1]))))
 
 
 def _switches(slots: Sequence[Slot]) -> dict[str, Chosen]:
