@@ -173,10 +173,16 @@ def test_nearest_between_goes_where_all_channels_would_round_at_once():
     assert cost(found) == pytest.approx(0.95, abs=1 / 80)
 
 
-@pytest.mark.parametrize("end", [0.5, 1.0])
-def test_nearest_between_reaches_its_ends(end):
-    found = bayes.nearest_between(lambda widths: widths.mean(axis=-1), np.full(3, 0.5), np.ones(3), end)
-    assert found.tolist() == [end] * 3
+def test_nearest_between_reaches_its_ends_exactly():
+    """A width of 1 less a rounding error would truncate to a channel less than all."""
+
+    def cost(widths):
+        assert widths.max() <= 1
+        return np.floor(1e15 * widths).mean(axis=-1) / 1e15
+
+    for a in np.random.default_rng(0).uniform(0.25, 1, (50, 6)):
+        assert bayes.nearest_between(cost, a, np.ones(6), 1.0).tolist() == [1.0] * 6
+        assert bayes.nearest_between(cost, a, np.ones(6), 0.0).tolist() == a.tolist()
 
 
 def test_visited_costs_are_uniform_where_random_widths_are_not():
