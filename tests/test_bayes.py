@@ -174,15 +174,15 @@ def test_nearest_between_goes_where_all_channels_would_round_at_once():
 
 
 def test_nearest_between_reaches_its_ends_exactly():
-    """A width of 1 less a rounding error would truncate to a channel less than all."""
+    """A width that a rounding error takes below a whole channel would truncate to a channel less."""
 
     def cost(widths):
-        assert widths.max() <= 1
-        return np.floor(1e15 * widths).mean(axis=-1) / 1e15
+        return widths.mean(axis=-1)
 
-    for a in np.random.default_rng(0).uniform(0.25, 1, (50, 6)):
-        assert bayes.nearest_between(cost, a, np.ones(6), 1.0).tolist() == [1.0] * 6
-        assert bayes.nearest_between(cost, a, np.ones(6), 0.0).tolist() == a.tolist()
+    for a, b in np.random.default_rng(0).uniform(0.25, 1, (50, 2, 6)):
+        low, high = np.minimum(a, b), np.maximum(a, b)
+        assert bayes.nearest_between(cost, low, high, cost(high)).tolist() == high.tolist()
+        assert bayes.nearest_between(cost, low, high, cost(low)).tolist() == low.tolist()
 
 
 def test_visited_costs_are_uniform_where_random_widths_are_not():
