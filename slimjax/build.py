@@ -7,6 +7,7 @@ import functools
 import inspect
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 import jax
@@ -18,6 +19,7 @@ from ml_collections import ConfigDict
 
 from slimjax import models, optimizers, sharding
 from slimjax.algorithms import ALGORITHMS, Algorithm
+from slimjax.algorithms.base import learn_nothing
 from slimjax.config import validate
 from slimjax.data import augment, images, pipeline, sources
 from slimjax.data.dataset import Dataset, DatasetInfo
@@ -68,6 +70,15 @@ class Experiment:
                 yield next(stream)
         finally:
             stream.close()
+
+    def holdout_batch(self, step: int) -> Rows:
+        """Held-out training images for scoring at a step: the same whole batch on every process."""
+        source, wanted = self.dataset.split("holdout"), self.config.scoring.images
+        rng = np.random.default_rng((self.config.seed, step))
+        rows = rng.permutation(len(source))[:wanted].tolist()
+        transform = self._host_transform(train=False) or (lambda example: example)
+        examples = [transform(source[row]) for row in rows]
+        return {name: np.stack([example[name] for example in examples]) for name in ("image", "label")}
 
     def evaluation_batches(self) -> Iterator[Rows]:
         """This process's rows of one pass over the evaluation split."""
@@ -127,9 +138,19 @@ def build(config: ConfigDict, devices: Sequence[Any] | None = None) -> Experimen
 def _check_evaluation(experiment: Experiment) -> None:
     """A split or widths that cannot be evaluated are refused before training, not after it."""
     experiment.dataset.split(experiment.config.evaluation.split)
+    if experiment.algorithm.observe is not learn_nothing:
+        _check_holdout(experiment)
     if (subnets := experiment.evaluation_subnets()) is not None:
         algorithm = experiment.algorithm
         algorithm.finish(jax.eval_shape(lambda: algorithm.init(experiment.config.seed)), subnets)
+
+
+def _check_holdout(experiment: Experiment) -> None:
+    held, wanted = len(experiment.dataset.split("holdout")), experiment.config.scoring.images
+    if held < wanted:
+        raise UserError(
+            f"config.scoring.images: expected at most {held} (data.holdout), got {wanted}. Hold out more images."
+        )
 
 
 def load_data(config: ConfigDict, described: bool = False) -> Dataset:
@@ -217,8 +238,9 @@ def _check_kinds(where: str, options: Mapping[str, Any], defaults: Mapping[str, 
 
 
 def _kind(value: Any) -> type:
-    """ml_collections lets strings through for tuples, and JSON turns tuples into lists."""
-    return tuple if isinstance(value, list) else type(value)
+    """ml_collections lets strings through for tuples, JSON turns tuples into lists, and mappings are many."""
+    kinds: Mapping[type, type] = {list: tuple, ConfigDict: dict, MappingProxyType: dict}
+    return kinds.get(type(value), type(value))
 
 
 def _hashable(value: Any) -> Any:

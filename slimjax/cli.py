@@ -139,8 +139,15 @@ def run_compile(arguments: argparse.Namespace, rest: list[str]) -> None:
 
 
 def run_bench(arguments: argparse.Namespace, rest: list[str]) -> None:
-    """Measure what README claims: the papers' `claims` on small real data, a training `step`, a `table`, `costs`."""
-    benches = {"claims": _bench_claims, "step": _bench_step, "table": _bench_table, "costs": _bench_costs}
+    """Measure what README claims: `claims` of the papers, a `step`, a `table`, `costs`, a `search`, `rescore`."""
+    benches = {
+        "claims": _bench_claims,
+        "step": _bench_step,
+        "table": _bench_table,
+        "costs": _bench_costs,
+        "search": _bench_search,
+        "rescore": _bench_rescore,
+    }
     benches[arguments.what](arguments, rest)
 
 
@@ -175,6 +182,16 @@ def _bench_costs(arguments: argparse.Namespace, rest: list[str]) -> None:
     _print_answer(arguments, costs.run(arguments.model, arguments.subnets))
 
 
+def _bench_rescore(arguments: argparse.Namespace, rest: list[str]) -> None:
+    from slimjax.bench import rescore
+
+    _no_more(rest)
+    if arguments.model is None:
+        raise UserError("bench rescore: expected --model NAME.")
+    given = (arguments.model, arguments.subnets, arguments.batch, arguments.repeats)
+    _print_answer(arguments, rescore.run(*given, spread=arguments.spread, seed=arguments.seed))
+
+
 def _bench_table(arguments: argparse.Namespace, rest: list[str]) -> None:
     from slimjax.bench import table
 
@@ -185,6 +202,17 @@ def _bench_table(arguments: argparse.Namespace, rest: list[str]) -> None:
     _print_answer(
         arguments, table.run(arguments.table, arguments.subnets, arguments.seed, **options.sweep(arguments))
     )
+
+
+def _bench_search(arguments: argparse.Namespace, rest: list[str]) -> None:
+    from slimjax.bench import search
+
+    _no_more(rest)
+    for flag, least in {"history": 3, "dims": 2, "repeats": 1, "seed": 0}.items():
+        if getattr(arguments, flag) < least:
+            raise UserError(f"--{flag}: expected {least} or more, got {getattr(arguments, flag)}.")
+    answer = search.run(arguments.history, arguments.dims, arguments.repeats, arguments.warm, arguments.seed)
+    _print_answer(arguments, answer)
 
 
 def _on_target(arguments: argparse.Namespace, config: ConfigDict) -> dict[str, Any]:

@@ -71,6 +71,7 @@ def default_config() -> ConfigDict:
                 "weight_decay": 1e-4,
                 "clip_norm": config_dict.placeholder(float),
             },
+            "scoring": {"images": 128},  # of the holdout, for searches during training
             "calibration": {"images": 1024, "batch_size": 128},
             "evaluation": {"widths": (), "split": "test", "batch_size": 256},
         }
@@ -148,6 +149,7 @@ RULES: Mapping[str, Rule] = MappingProxyType(
         "optimizer.momentum": _number(0, 1),
         "optimizer.weight_decay": _number(0),
         "optimizer.clip_norm": _optional(_number(0, open_low=True)),
+        "scoring.images": _integer(2),
         "calibration.images": _integer(1),
         "calibration.batch_size": _integer(2),
         "evaluation.widths": _numbers(0),

@@ -6,13 +6,16 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 import jax
+import numpy as np
 
 from slimjax import batch_stats, sharding
 from slimjax.algorithms import Chosen
+from slimjax.algorithms.base import Score
 from slimjax.build import Experiment, Rows
 from slimjax.progress import Progress
+from slimjax.scoring import Scorer
 from slimjax.state import TrainState
-from slimjax.widths import named_width
+from slimjax.widths import Subnet, named_width
 
 FrontRow = dict[str, Any]
 """name, width or None, channels by group, macs, params, top1 (0 to 1), top1_uncalibrated (or None), loss."""
@@ -61,6 +64,23 @@ def score(
     ]
     totals = {name: sum(float(batch[name]) for batch in sharding.fetch(sums)) for name in sums[0]}
     return {"top1": totals["correct"] / totals["count"], "loss": totals["loss"] / totals["count"]}
+
+
+class HoldoutScores:
+    """What subnets lose on held-out training images, for `Algorithm.observe`; its programs are kept."""
+
+    def __init__(self, experiment: Experiment) -> None:
+        self._experiment = experiment
+        self._scorer = Scorer(experiment.engine, experiment.algorithm.step.draws)
+
+    def at(self, state: TrainState, step: int) -> Score:
+        """A function of subnets [N, G]: losses [N] with the weights of `state`, on the step's own batch."""
+
+        def score(subnets: Subnet) -> np.ndarray:
+            batch: Any = self._experiment.holdout_batch(step)
+            return self._scorer(state, subnets, batch)["loss"]
+
+        return score
 
 
 def _row(

@@ -21,6 +21,7 @@ import jax.numpy as jnp
 import numpy as np
 from etils import epath
 
+from slimjax import json_file
 from slimjax.errors import UserError
 from slimjax.units import Unit
 from slimjax.widths import WidthSpace
@@ -145,19 +146,8 @@ def load(path: epath.PathLike) -> LatencyTable:
       UserError: no such file; cut off or changed since it was written; of another schema; not finite or not
         positive. The message has the path and what to do.
     """
-    try:
-        body = json.loads(epath.Path(path).read_text(), parse_constant=_refuse_constant)
-    except FileNotFoundError as error:
-        raise UserError(
-            f"latency table {path}: no such file. Make one: slimjax profile --out {path} ..."
-        ) from error
-    except ValueError as error:  # bad UTF-8 and bad JSON
-        raise UserError(f"latency table {path}: not a whole JSON file ({error}). {REBUILD}") from error
-    try:
-        return _from_json(body)
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        reason = f"lacks {error}" if isinstance(error, KeyError) else str(error)
-        raise UserError(f"latency table {path}: {reason}. {REBUILD}") from error
+    missing = f"Make one: slimjax profile --out {path} ..."
+    return json_file.load(path, "latency table", SCHEMA, _from_json, missing, REBUILD)
 
 
 REBUILD = "Run the same slimjax profile command again: what it has measured is in its cache"
@@ -252,11 +242,8 @@ def _to_json(table: LatencyTable) -> dict[str, Any]:
     }
 
 
-def _from_json(body: Any) -> LatencyTable:
-    """Raises: KeyError, TypeError, ValueError, AttributeError: with what is wrong."""
-    if not isinstance(body, dict) or body.get("schema") != SCHEMA:
-        got = body.get("schema") if isinstance(body, dict) else type(body).__name__
-        raise ValueError(f"expected schema {SCHEMA}, got {got!r}")
+def _from_json(body: dict[str, Any]) -> LatencyTable:
+    """Raises: any of `json_file.WRONG`, with what is wrong."""
     if body.pop("checksum", None) != _checksum(body):
         raise ValueError("changed since it was written: its checksum does not fit")
     if absent := [name for name in ABOUT if name not in body["about"]]:
@@ -295,7 +282,3 @@ def _entry(key: str, body: Mapping[str, Any]) -> Entry:
 def _checksum(body: Mapping[str, Any]) -> str:
     text = json.dumps(body, sort_keys=True, separators=(",", ":"), allow_nan=False)
     return "sha256:" + hashlib.sha256(text.encode()).hexdigest()
-
-
-def _refuse_constant(name: str) -> Any:
-    raise ValueError(f"{name} is not a latency")

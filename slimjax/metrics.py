@@ -14,6 +14,7 @@ from typing import IO, Any
 from etils import epath
 from tensorboardX import SummaryWriter
 
+from slimjax import json_file
 from slimjax.workdir import write_atomic
 
 UPLOAD_SECONDS = 60.0
@@ -46,7 +47,7 @@ class MetricsWriter:
         if enabled:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             self._download()
-            drop_partial_line(self.path)
+            json_file.drop_partial_line(self.path)
 
     def write(self, step: int, values: Mapping[str, float]) -> None:
         """Records `values` at `step`; the JSON line is on its way to the disk when this returns."""
@@ -93,7 +94,7 @@ class MetricsWriter:
 
     def _open(self) -> tuple[IO[str], SummaryWriter]:
         if self._lines is None or self._events is None:
-            self._lines = self.path.open("a")
+            self._lines = json_file.open_lines(self.path)
             self._events = SummaryWriter(str(self.path.parent), purge_step=self._purge_step)
         return self._lines, self._events
 
@@ -113,11 +114,9 @@ def read(path: epath.PathLike) -> list[dict[str, Any]]:
     """Returns the lines of a metrics.jsonl; a last line that a kill cut short is left out.
 
     Raises:
-      ValueError: a line before the last is not JSON; names file and line number.
+      UserError: a line before the last is not JSON; names file and line number.
     """
-    lines = epath.Path(path).read_text().split("\n")
-    complete = lines[:-1]  # what follows the last newline is empty or partial
-    return [_decode(line, f"{path}:{number}") for number, line in enumerate(complete, 1)]
+    return json_file.read_lines(path, "metrics", _decode)
 
 
 def _encode(line: Mapping[str, Any]) -> str:
@@ -126,18 +125,5 @@ def _encode(line: Mapping[str, Any]) -> str:
     return json.dumps(finite, allow_nan=False)
 
 
-def _decode(text: str, where: str) -> dict[str, Any]:
-    try:
-        line = json.loads(text)
-        return {key: float(value) if isinstance(value, str) else value for key, value in line.items()}
-    except (ValueError, AttributeError) as error:
-        raise ValueError(f"{where} is not a line of metrics: {error}") from error
-
-
-def drop_partial_line(path: Path) -> None:
-    """Cuts the file after its last newline, lest the next line is glued to half of an old one."""
-    if not path.exists():
-        return
-    complete = path.read_bytes().rpartition(b"\n")[:2]
-    with path.open("rb+") as file:
-        file.truncate(sum(map(len, complete)))
+def _decode(line: dict[str, Any]) -> dict[str, Any]:
+    return {key: float(value) if isinstance(value, str) else value for key, value in line.items()}

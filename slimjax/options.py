@@ -15,10 +15,12 @@ CONVENTIONS = ("plain", "slimmable", "joslim", "tfnas")
 
 
 def define_bench(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("what", choices=["claims", "step", "table", "costs"])
+    parser.add_argument("what", choices=["claims", "step", "table", "costs", "search", "rescore"])
     parser.add_argument("--only", help="algorithms whose claims to decide, such as snet,usnet (default: all)")
     parser.add_argument("--config", help="for step: a config file, with --config.key=value overrides")
-    parser.add_argument("--repeats", type=int, default=20, help="for step: timed repetitions (default: 20)")
+    parser.add_argument(
+        "--repeats", type=int, default=20, help="for step, search, rescore: timed repetitions (default: 20)"
+    )
     parser.add_argument("--target", choices=BENCH_TARGETS, help="for step: default is the attached device")
     parser.add_argument(
         "--against", choices=["torch", "torch.compile"], help="for step: time the same step in PyTorch too"
@@ -29,10 +31,23 @@ def define_bench(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--table", help="for table: a latency table")
     parser.add_argument(
-        "--subnets", type=int, default=40, help="for table, costs: random subnets (default: 40)"
+        "--subnets", type=int, default=40, help="for table, costs, rescore: random subnets (default: 40)"
     )
-    parser.add_argument("--model", help="for costs: a model's name")
-    parser.add_argument("--seed", type=int, default=0, help="for table: of the random subnets (default: 0)")
+    parser.add_argument("--model", help="for costs, rescore: a model's name")
+    parser.add_argument("--batch", type=int, default=128, help="for rescore: images (default: 128)")
+    parser.add_argument(
+        "--spread", type=float, default=0.1, help="for rescore: of layers' widths in a subnet (default: 0.1)"
+    )
+    parser.add_argument(
+        "--seed", type=int, default=0, help="for table, rescore, search: of what is random (default: 0)"
+    )
+    parser.add_argument(
+        "--history", type=int, default=1000, help="for search: visited points (default: 1000)"
+    )
+    parser.add_argument("--dims", type=int, default=30, help="for search: channel groups (default: 30)")
+    parser.add_argument(
+        "--warm", action="store_true", help="for search: fits begin where those of the last proposals ended"
+    )
     define_sweep(parser)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import jax
@@ -61,4 +62,5 @@ def step_peak_bytes(experiment: Experiment, programs: Any, state: Any, batch: An
       programs: with their arguments, compiled for this `state` and `batch` (arrays or shapes).
     """
     waiting = [experiment.abstract_batch() for _ in range(AHEAD)]
-    return peak_bytes(programs, (state, batch, waiting))
+    on_devices = dataclasses.replace(state, algorithm=None)
+    return peak_bytes(programs, (on_devices, batch, waiting))

@@ -117,6 +117,27 @@ class Progress:
         return steps / seconds if steps > 0 and seconds > 0 else None
 
 
+class Stopwatch:
+    """The seconds spent inside of it; a context manager that is entered again and again."""
+
+    def __init__(self, clock: Callable[[], float] = time.perf_counter) -> None:
+        self._clock, self._spent, self._began = clock, 0.0, 0.0
+
+    def __enter__(self) -> Stopwatch:
+        self._began = self._clock()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._spent += self._clock() - self._began
+
+    def lap(self) -> float:
+        """Seconds since the last lap."""
+        spent, self._spent = self._spent, 0.0
+        return spent
+
+
 def _format_rate(rate: float) -> str:
     return f"{rate:.0f}" if rate >= 100 else f"{rate:.1f}" if rate >= 1 else f"{rate:.2g}"
 

@@ -253,6 +253,11 @@ def _options(module: nn.Module) -> tuple[str, ...]:
     )
 
 
+def residual_streams(records: Records) -> tuple[Group, ...]:
+    """The groups that shortcuts are added in, in the order of the network."""
+    return tuple(dict.fromkeys(op.group for op in records.ops if op.name == "add"))
+
+
 def _check_groups(layers: Sequence[LayerRecord]) -> None:
     seen: dict[str, Group] = {}
     for record in layers:

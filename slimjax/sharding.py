@@ -14,6 +14,8 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from slimjax.errors import UserError
 
 DATA = "data"
+SPLIT, WHOLE = PartitionSpec(DATA), PartitionSpec()
+"""How an array lies on a mesh: its first axis over the devices, or all of it on each."""
 
 
 def initialize_processes() -> None:
@@ -51,12 +53,12 @@ def make_mesh(devices: int | None = None, available: Sequence[Any] | None = None
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
-    return NamedSharding(mesh, PartitionSpec())
+    return NamedSharding(mesh, WHOLE)
 
 
 def batch_sharded(mesh: Mesh) -> NamedSharding:
     """The first axis over the devices."""
-    return NamedSharding(mesh, PartitionSpec(DATA))
+    return NamedSharding(mesh, SPLIT)
 
 
 def abstract(tree: Any, sharding: NamedSharding) -> Any:
@@ -88,6 +90,28 @@ def agree(flag: bool) -> bool:
     return bool(multihost_utils.process_allgather(np.array(flag)).all())
 
 
+def from_leader(tree: Any) -> Any:
+    """Host arrays as process 0 has them, on every process. All must call it, in the same order."""
+    if jax.process_count() == 1:
+        return tree
+    return jax.tree.map(np.asarray, multihost_utils.broadcast_one_to_all(tree))
+
+
 def fetch(tree: Any) -> Any:
     """Replicated device arrays as host arrays, on every process."""
     return jax.tree.map(lambda value: np.asarray(value.addressable_data(0)), tree)
+
+
+def fetch_rows(arrays: Sequence[jax.Array]) -> list[np.ndarray]:
+    """Arrays of equal layout, split over the devices or replicated, as host arrays on every process.
+
+    All processes must call it, in the same order; they exchange what they have once.
+    """
+    local = jax.device_get([[(s.index, s.data) for s in array.addressable_shards] for array in arrays])
+    if arrays[0].is_fully_replicated:
+        return [shards[0][1] for shards in local]
+    host = np.zeros((len(arrays), *arrays[0].shape), arrays[0].dtype)
+    for found, shards in zip(host, local, strict=True):
+        for index, value in shards:
+            found[index] = value
+    return list(host if jax.process_count() == 1 else multihost_utils.process_allgather(host).sum(0))

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from flax import linen as nn
 from flax import struct
+from jax.sharding import Mesh
 
+from slimjax import sharding
 from slimjax.layers import merge_variables
 
 SHARED = "shared"
@@ -28,7 +32,7 @@ class TrainState:
       opt_state: the optimiser's.
       average: exponential moving average of {"params", "affine"}, or None.
       key: uint32 raw key of the run; step keys are folded from it, so it never changes.
-      algorithm: the algorithm's own arrays (what `observe` learns), {} if it has none.
+      algorithm: the algorithm's own arrays (what `observe` learns), on the host; {} if it has none.
     """
 
     step: jax.Array
@@ -77,6 +81,13 @@ def create(
         key=jax.random.key_data(run_key),
         algorithm={} if algorithm is None else algorithm,
     )
+
+
+def place(mesh: Mesh, state: TrainState) -> TrainState:
+    """The state on every device of the mesh; the algorithm's arrays stay on the host."""
+    bare = dataclasses.replace(state, algorithm=None)
+    arrays = jax.tree.map(np.asarray, state.algorithm)
+    return dataclasses.replace(sharding.put_replicated(mesh, bare), algorithm=arrays)
 
 
 def _copy(tree: Any) -> Any:

@@ -19,19 +19,17 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from jax.flatten_util import ravel_pytree
-from jax.sharding import PartitionSpec
 
 from slimjax import batch_stats, losses, optimizers, rungs, sharding
 from slimjax.layers import merge_variables
 from slimjax.programs import Programs, outputs
-from slimjax.sharding import DATA
+from slimjax.sharding import DATA, SPLIT, WHOLE
 from slimjax.state import TrainState
 from slimjax.widths import Subnet, Width
 
 if TYPE_CHECKING:
     from slimjax.engine import Batch, Engine, Metrics, Slot
 
-SPLIT, WHOLE = PartitionSpec(DATA), PartitionSpec()
 FIXED_PROGRAMS = 2
 """prepare and update."""
 
@@ -197,7 +195,10 @@ class ComposedStep:
             teacher = soft if teacher is None else teacher
             if slot.stats:
                 stats[slot.stats] = own
-        return run("update", self._update, state, totals, stats, measured)
+        # The algorithm's arrays are the host's business: they stay there.
+        bare = dataclasses.replace(state, algorithm=None)
+        new, metrics = run("update", self._update, bare, totals, stats, measured)
+        return dataclasses.replace(new, algorithm=state.algorithm), metrics
 
     def _call(self, form: Form, slot: Slot, arguments: tuple[Any, ...], subnet: Any) -> tuple[Any, ...]:
         """(key, how to make the program, its arguments) of one slot's gradient."""

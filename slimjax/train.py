@@ -19,11 +19,12 @@ from slimjax import plan, report, sharding, workdir
 from slimjax.build import Experiment, build
 from slimjax.checkpoint import Checkpointer
 from slimjax.errors import RunError
-from slimjax.evaluate import FrontRow, evaluate
+from slimjax.evaluate import FrontRow, HoldoutScores, evaluate
 from slimjax.feed import Feed
 from slimjax.metrics import MetricsWriter
-from slimjax.progress import Progress
-from slimjax.state import TrainState
+from slimjax.progress import Progress, Stopwatch
+from slimjax.search.trials import TrialLog
+from slimjax.state import TrainState, place
 
 MAY_CHANGE = ("devices", "train.log_every", "train.checkpoint_every", "train.keep_checkpoints", "evaluation")
 """Fields that a resumed run may set differently: they do not change what is learnt."""
@@ -32,7 +33,8 @@ MAY_CHANGE = ("devices", "train.log_every", "train.checkpoint_every", "train.kee
 def train(config: ConfigDict, directory: str, command: str = "") -> list[FrontRow]:
     """Trains, calibrates, evaluates and reports; called again on the same directory, it resumes.
 
-    Writes checkpoints, metrics (JSON lines and TensorBoard), config.json, front.json and report.html.
+    Writes checkpoints, metrics (JSON lines and TensorBoard), config.json, front.json and report.html, and
+    trials.jsonl if the algorithm searches.
     """
     experiment = build(config)
     leads = jax.process_index() == 0
@@ -45,6 +47,8 @@ def train(config: ConfigDict, directory: str, command: str = "") -> list[FrontRo
         first = int(state.step)
         metrics = stack.enter_context(contextlib.closing(MetricsWriter(directory, enabled=leads)))
         metrics.truncate_after(first)
+        trials = stack.enter_context(TrialLog(directory, enabled=leads))
+        trials.truncate_after(first - 1)
         if leads:
             print(plan.describe(experiment, first), file=sys.stderr, flush=True)
         if first < experiment.steps:
@@ -53,24 +57,35 @@ def train(config: ConfigDict, directory: str, command: str = "") -> list[FrontRo
                 print(memory, file=sys.stderr, flush=True)
         feed = Feed(experiment.train_batches(first), functools.partial(sharding.put_batch, experiment.mesh))
         stack.callback(feed.close)
+        scores, searching = HoldoutScores(experiment), Stopwatch()
         before: Any = ()
         progress = stack.enter_context(Progress(experiment.steps, "train", start=first, enabled=leads))
         for step in range(first, experiment.steps):
-            # 2. Which subnets, on which images?
+            # 2. What does the algorithm want to know first?
+            with searching:
+                learnt = experiment.algorithm.observe(state.algorithm, step, scores.at(state, step))
+            if learnt is not state.algorithm or step == first:
+                trials.follow(experiment.algorithm.trials(learnt, step))
+            state = dataclasses.replace(state, algorithm=learnt)
+            # 3. Which subnets, on which images?
             subnets = experiment.algorithm.propose(state.algorithm, step)
             batch = next(feed)
-            # 3. One update. Two are in flight, no more: memory stays bounded, and waiting for data shows.
+            # 4. One update. Two are in flight, no more: memory stays bounded, and waiting for data shows.
             state, measured = experiment.algorithm.step(state, batch, subnets)
             jax.block_until_ready(before)
             before = measured
-            # 4. What does the algorithm learn from it?
-            learnt = experiment.algorithm.observe(state.algorithm, measured)
-            state = dataclasses.replace(state, algorithm=learnt)
+
             # 5. Write down; stop if a loss is no longer a number.
             done = step + 1
             values: dict[str, float] = {}
             if done % config.train.log_every == 0 or done == experiment.steps:
-                values = log(experiment, metrics, done, measured, feed.lap())
+                values = log(
+                    experiment,
+                    metrics,
+                    done,
+                    measured,
+                    {**feed.lap(), "time/search_seconds": searching.lap()},
+                )
             progress.advance(1, **values)
             # 6. Keep.
             if done % config.train.checkpoint_every == 0 or done == experiment.steps:
@@ -83,14 +98,17 @@ def start(experiment: Experiment, saver: Checkpointer) -> TrainState:
     restored = restore(experiment, saver)
     if restored is not None:
         return restored
-    return sharding.put_replicated(experiment.mesh, experiment.algorithm.init(experiment.config.seed))
+    return place(experiment.mesh, experiment.algorithm.init(experiment.config.seed))
 
 
 def restore(experiment: Experiment, saver: Checkpointer) -> TrainState | None:
     """The newest checkpointed state, placed on this run's devices."""
     like = jax.eval_shape(lambda: experiment.algorithm.init(experiment.config.seed))
     restored = saver.restore(sharding.abstract({"state": like}, sharding.replicated(experiment.mesh)))
-    return None if restored is None else restored.tree["state"]
+    if restored is None:
+        return None
+    state = restored.tree["state"]
+    return dataclasses.replace(state, algorithm=sharding.fetch(state.algorithm))
 
 
 def log(

@@ -51,14 +51,19 @@ class Rounding:
             raise UserError(f"rounding divisor: expected a positive integer, got {self.divisor}.")
 
     def __call__(self, value: float) -> int:
+        return int(self.counts(value))
+
+    def counts(self, values: float | np.ndarray) -> np.ndarray:
+        """int64, shaped like `values`."""
+        values = np.asarray(values, np.float64)
         if self.policy == "truncate":
-            return max(1, int(value))
-        nearest = math.floor((value + self.divisor / 2) / self.divisor) * self.divisor
+            return np.maximum(1, np.trunc(values)).astype(np.int64)
+        nearest = np.floor((values + self.divisor / 2) / self.divisor).astype(np.int64) * self.divisor
         if self.policy == "multiple":
-            return max(self.divisor, nearest)
+            return np.maximum(self.divisor, nearest)
         # The papers' minimum is 1, not the divisor: it matters below half a divisor only.
-        rounded = max(1, nearest)
-        return rounded + self.divisor if rounded < 0.9 * value else rounded
+        rounded = np.maximum(1, nearest)
+        return rounded + self.divisor * (rounded < 0.9 * values)
 
     @property
     def step(self) -> int:
@@ -119,12 +124,13 @@ class Group:
             return count
         return count * self.ratio.numerator // self.ratio.denominator
 
-    def at(self, fraction: float, rounding: Rounding) -> int:
-        """Channels at a fraction, in (0, 1], of the full size."""
-        if self.fixed or fraction == 1:
-            return self.channels
+    def at(self, fractions: float | np.ndarray, rounding: Rounding) -> np.ndarray:
+        """Channels at fractions, in (0, 1], of the full size; int64, shaped like them."""
         unit = math.lcm(self.unit, self.multiple_of)
-        return min(self.channels, unit * rounding(self.channels * fraction / unit))
+        counts = np.minimum(
+            self.channels, unit * rounding.counts(self.channels * np.asarray(fractions) / unit)
+        )
+        return np.where(np.equal(fractions, 1) | self.fixed, self.channels, counts)
 
     def step(self, rounding: Rounding) -> int:
         """Distance between legal channel counts."""
@@ -211,19 +217,22 @@ class WidthSpace:
         The published `make_divisible` is not monotone under half a divisor: 1.6 gives 9, and 4 gives 8.
         """
         widths = np.linspace(self.min_width, self.max_width, 1001)
-        return np.array([min(self._at(g, w) for w in widths) for g in self.groups], np.int32)
+        return np.array([self._at(g, widths).min() for g in self.groups], np.int32)
 
     def uniform(self, width: float) -> Subnet:
         """The subnet in which every group has the same width multiplier, `min_width` to `max_width`."""
         _check_width("width", width, self.min_width, self.max_width)
         return np.array([self._at(g, width) for g in self.groups], np.int32)
 
-    def layerwise(self, widths: Sequence[float]) -> Subnet:
-        """The subnet with one width multiplier per group, each `min_width` to `max_width`."""
-        self._check_length(widths)
-        for group, width in zip(self.groups, widths, strict=True):
-            _check_width(f"width of group {group.name!r}", width, self.min_width, self.max_width)
-        return np.array([self._at(g, w) for g, w in zip(self.groups, widths, strict=True)], np.int32)
+    def layerwise(self, widths: Sequence[float] | np.ndarray) -> Subnet:
+        """Subnets int32 [..., G] with a width multiplier per group, [..., G], each `min_width` to `max_width`."""
+        columns = np.moveaxis(np.asarray(widths), -1, 0)
+        self._check_length(columns)
+        for group, column in zip(self.groups, columns, strict=True):
+            for end in (column.min(initial=self.max_width), column.max(initial=self.min_width)):
+                _check_width(f"width of group {group.name!r}", end, self.min_width, self.max_width)
+        counts = [self._at(g, column) for g, column in zip(self.groups, columns, strict=True)]
+        return np.stack(counts, -1).astype(np.int32)
 
     def legal(self, group: Group) -> np.ndarray:
         """All legal channel counts of a group, ascending: multiples of its step, the fewest, and full size."""
@@ -283,7 +292,7 @@ class WidthSpace:
         triples = zip(self.groups, sizes, counts, strict=True)
         return Widths({g.name: Width(int(size), count) for g, size, count in triples}, batch_axis)
 
-    def _at(self, group: Group, width: float) -> int:
+    def _at(self, group: Group, width: float | np.ndarray) -> np.ndarray:
         return group.at(width / self.max_width, self.rounding)
 
     def _check_length(self, vector: Sequence[float] | Subnet) -> None:

@@ -11,12 +11,13 @@ from conftest import assert_trees_close, assert_trees_equal
 from test_layers import named
 
 from slimjax import sharding
-from slimjax.algorithms import snet, usnet
+from slimjax.algorithms import bignas, joslim, snet, usnet
 from slimjax.checkpoint import Checkpointer
 from slimjax.engine import Engine, Slot
 from slimjax.errors import UserError
 from slimjax.layers import merge_variables
 from slimjax.optimizers import sgd
+from slimjax.state import place
 from slimjax.step import Form
 
 
@@ -41,11 +42,15 @@ def batches(count, size=16):
 def trained(algorithm, steps=3, data=None, seed=0):
     state = algorithm.init(seed)
     for step, batch in enumerate(data or batches(steps)):
-        state, _ = algorithm.step(state, batch, algorithm.propose(state.algorithm, step))
+        learnt = algorithm.observe(state.algorithm, step, lambda subnets: 1 / subnets.sum(-1))
+        state = state.replace(algorithm=learnt)
+        state, _ = algorithm.step(state, batch, algorithm.propose(learnt, step))
     return state
 
 
 ALGORITHMS = {
+    "bignas": lambda engine: bignas(engine),
+    "joslim": lambda engine: joslim(engine, steps_per_round=2),
     "usnet": lambda engine: usnet(engine),
     "snet": lambda engine: snet(engine, widths=(0.25, 0.5, 1.0)),
 }
@@ -76,10 +81,12 @@ def test_step_changes_no_type_of_the_state(name):
 def test_proposals_are_legal_subnets_and_a_function_of_the_step(name):
     engine = engine_of()
     algorithm = ALGORITHMS[name](engine)
+    arrays = algorithm.init(0).algorithm
     for step in range(50):
-        rows = algorithm.propose({}, step)
+        arrays = algorithm.observe(arrays, step, lambda subnets: 1 / subnets.sum(-1))
+        rows = algorithm.propose(arrays, step)
         assert len(rows) == sum(slot.subnet is None for slot in algorithm.slots)
-        np.testing.assert_array_equal(algorithm.propose({}, step), rows)
+        np.testing.assert_array_equal(algorithm.propose(arrays, step), rows)
         for row in rows:
             engine.net.space.check(row)
 
@@ -88,8 +95,8 @@ def test_proposals_are_legal_subnets_and_a_function_of_the_step(name):
 def test_checkpoint_round_trip_is_bit_identical(name, tmp_path):
     algorithm = ALGORITHMS[name](engine_of())
     mesh = sharding.make_mesh(8)
-    state = sharding.put_replicated(mesh, trained(algorithm, steps=1))
-    abstract = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), state)
+    state = place(mesh, trained(algorithm, steps=1))
+    abstract = sharding.abstract(state, sharding.replicated(mesh))
     with Checkpointer(tmp_path) as saver:
         saver.save(1, {"state": state})
         saver.wait()
@@ -123,6 +130,16 @@ def test_usnet_covers_a_range_that_ends_above_one():
     assert {tuple(row) for row in draws} == {tuple(space.uniform(w)) for w in np.linspace(0.5, 1.9999, 2000)}
     names = list(algorithm.finish(algorithm.init(0), None))
     assert (names[0], names[-1]) == ("w0.50", "w2.00")
+
+
+def test_bignas_draws_every_group_alone():
+    engine = engine_of()
+    draws = np.concatenate([bignas(engine).propose({}, step) for step in range(400)])
+    inner = [engine.net.space.index[f"stage{s}/block1"] for s in (1, 2, 3)]
+    for i in inner:
+        assert set(draws[:, i]) == set(range(engine.net.space.smallest[i], engine.net.space.largest[i]))
+    correlation = np.corrcoef(draws[:, inner].T) - np.eye(3)
+    assert np.abs(correlation).max() < 0.2
 
 
 def test_one_subnet_is_a_plain_step():

@@ -1,11 +1,16 @@
 """How claims are decided, and that an interrupted bench goes on. What they decide is in README, not here."""
 
+import dataclasses
+import functools
 import importlib.util
 import json
 
 import numpy as np
 import pytest
+from scipy import stats
+from test_layers import named
 
+from slimjax import sharding
 from slimjax.bench import arms, claims, compare
 from slimjax.errors import UserError
 
@@ -89,6 +94,38 @@ def test_bench_step_reports_what_is_documented():
     assert len(answer["slices"]) == 3
     assert answer["ratio_to_slices"] == pytest.approx(answer["sandwich"] / sum(answer["slices"]))
     assert json.loads(json.dumps(answer)) == answer
+
+
+def test_rescored_subnets_are_layerwise_and_spread_evenly_over_costs():
+    from slimjax.bench import rescore
+
+    net = dataclasses.replace(named("resnet8", channels=(8, 16, 32)), min_width=0.25)
+    rows = rescore.layerwise_subnets(net, 300, 0.1, seed=0)
+    for row in rows:
+        net.space.check(row)
+    low, high = net.macs(net.space.smallest), net.macs(net.space.largest)
+    share = (net.macs(rows) - low) / (high - low)
+    assert stats.kstest(share, "uniform").statistic < 0.1
+    widths = rows / net.space.largest
+    assert 0.1 < np.ptp(widths, axis=1).mean() < 0.3
+    np.testing.assert_array_equal(rows[:20], rescore.layerwise_subnets(net, 20, 0.1, seed=0))
+
+
+@pytest.mark.slow
+def test_bench_rescore_reports_what_is_documented(monkeypatch):
+    from slimjax.bench import rescore
+
+    monkeypatch.setattr(rescore.supernet, "named", lambda name: named("resnet8", channels=(4, 8, 8)))
+    monkeypatch.setattr(rescore.sharding, "make_mesh", functools.partial(sharding.make_mesh, 1))
+    answer = rescore.run("resnet8", 60, 16, repeats=2)
+    assert answer["compiles_after_warmup"] == 0
+    assert answer["ratio_range"][0] <= answer["ratio"] <= answer["ratio_range"][1]
+    assert answer["macs_to_exact"] >= 1
+    assert answer["macs_to_masked"] <= 1
+    assert answer["rungs"] < answer["programs"] <= 16
+    assert json.loads(json.dumps(answer)) == answer
+    with pytest.raises(UserError, match="expected 1 or more"):
+        rescore.run("resnet8", 0, 16, repeats=2)
 
 
 @pytest.mark.slow

@@ -10,14 +10,16 @@ import pytest
 PACKAGE = Path(__file__).parent.parent / "slimjax"
 # From the ground up. A module may import modules of lower floors, and of its own floor.
 FLOORS = [
-    {"errors", "options", "progress", "feed", "worker"},
+    {"errors", "options", "progress", "feed", "worker", "json_file"},
     {"widths", "checkpoint", "metrics", "workdir", "report", "data", "sharding"},
+    {"search"},
     {"convolution", "feature_map"},
     {"layers", "losses", "optimizers"},
     {"models", "records"},
     {"costs", "units", "latency", "slicing", "batch_stats", "state"},
-    {"supernet", "rungs", "programs"},
+    {"supernet", "rungs", "programs", "architecture", "objectives"},
     {"engine", "step"},
+    {"scoring"},
     {"profiling"},
     {"algorithms"},
     {"config", "config_file"},
@@ -67,6 +69,15 @@ def test_package_uses_no_pickle_no_private_jax_and_no_tensorflow(path):
 @pytest.mark.parametrize("path", modules(), ids=lambda path: str(path.relative_to(PACKAGE)))
 def test_files_stay_under_400_lines(path):
     assert len(path.read_text().splitlines()) < 400
+
+
+def test_search_knows_neither_jax_nor_networks():
+    files = {"slimjax.json_file", "slimjax.workdir"}  # the log of trials
+    allowed = {"slimjax.search", "slimjax.errors", "slimjax.widths", *files}
+    inner = {name for path in (PACKAGE / "search").glob("*.py") for name in imports(path)}
+    assert {".".join(name.split(".")[:2]) for name in inner if name.startswith("slimjax.")} <= allowed
+    code = "import sys, slimjax.search.bayes; sys.exit(bool({'jax', 'flax'} & {m.split('.')[0] for m in sys.modules}))"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
 def test_training_imports_no_tensorflow():

@@ -71,3 +71,75 @@ def test_many_subnets_are_merged_and_still_covered():
 
 def test_cover_says_where_there_is_none():
     assert rungs.cover(np.array([[4, 4, 4]], np.int32), np.array([5, 1, 1])) is None
+
+
+def layerwise(count, seed, spread=0.75):
+    """Widths of every group on their own, around a common one."""
+    generator = np.random.default_rng(seed)
+    widths = generator.uniform(0.25, 1, (count, 1)) + generator.uniform(-spread, spread, (count, 3))
+    return (np.clip(widths, 0.25, 1) * [16, 32, 64]).astype(np.int32)
+
+
+def clusters(seed=0):
+    """Nine thin networks of three kinds, of about equal costs: their order of cost says nothing."""
+    kinds = np.array([[20, 2, 2], [2, 2, 20], [4, 6, 4]])
+    return (kinds[np.arange(9) % 3] + np.random.default_rng(seed).integers(0, 2, (9, 3))).astype(np.int32)
+
+
+def test_subnets_of_several_kinds_get_a_rung_each():
+    """Every way to divide nine subnets among three rungs is tried."""
+    draws = clusters()
+    best = min(
+        expected(np.array(sorted(kinds, key=cost)), draws)
+        for labels in itertools.product(range(3), repeat=9)
+        if len(set(labels)) == 3
+        for kinds in [[draws[np.array(labels) == k].max(0).tolist() for k in range(3)]]
+    )
+    assert expected(rungs.choose(draws, cost, 3), draws) == pytest.approx(best)
+    assert expected(rungs._cut(*rungs._sorted(draws, cost), cost, 3), draws) > 1.1 * best
+
+
+@pytest.mark.parametrize("spread", [0.1, 0.75])
+def test_layerwise_widths_cost_no_more_than_cut_in_order_of_cost(spread):
+    draws = layerwise(600, 1, spread)
+    points = rungs._merge(*rungs._sorted(draws, cost))
+    for count in (3, 8, 14):
+        assert expected(rungs.choose(draws, cost, count), draws) <= expected(
+            rungs._cut(*points, cost, count), draws
+        )
+
+
+def test_rungs_are_distinct_rise_in_cost_and_serve_somebody():
+    draws = layerwise(600, 2)
+    chosen = rungs.choose(draws, cost, 14)
+    assert (np.diff(cost(chosen)) >= 0).all()
+    assert {rungs.cover(chosen, draw) for draw in draws} == set(range(len(chosen)))
+
+
+def test_choice_depends_on_nothing_but_the_draws():
+    draws = layerwise(400, 3)
+    again = rungs.choose(np.random.default_rng(0).permutation(draws), cost, 8)
+    np.testing.assert_array_equal(again, rungs.choose(draws, cost, 8))
+
+
+def test_expected_cost_is_that_of_the_cheapest_cover():
+    found = np.array([[2, 2, 2], [4, 4, 4]], np.int32)
+    draws, weights = np.array([[1, 2, 1], [3, 1, 1]]), np.array([3, 1])
+    assert rungs.expected_cost(found, draws, weights, cost) == (3 * cost(found[0]) + cost(found[1])) / 4
+    assert rungs.expected_cost(found[:1], draws, weights, cost) == np.inf
+
+
+def test_exchanges_never_cost_more():
+    for seed in range(5):
+        draws, weights = rungs._sorted(layerwise(200, seed), cost)
+        start = rungs._cut(*rungs._merge(draws, weights), cost, 6)
+        before, after = (
+            rungs.expected_cost(found, draws, weights, cost)
+            for found in (start, rungs._exchange(start, draws, weights, cost))
+        )
+        assert after < before
+
+
+def test_rungs_that_serve_nobody_are_dropped():
+    twice, draws = np.full((2, 3), 4, np.int32), np.array([[3, 3, 3]], np.int32)
+    np.testing.assert_array_equal(rungs._exchange(twice, draws, np.ones(1), cost), draws)

@@ -17,12 +17,13 @@ from slimjax.algorithms import snet, usnet
 from slimjax.errors import UserError
 from slimjax.layers import BatchNorm
 from slimjax.profiling import hlo
+from slimjax.state import place
 
 
 def trajectory(engine, make=usnet, steps=4):
     """Losses of each step, and the last state, on the engine's mesh."""
     mesh, algorithm = engine.mesh, make(engine)
-    state, losses = sharding.put_replicated(mesh, algorithm.init(0)), []
+    state, losses = place(mesh, algorithm.init(0)), []
     for step, rows in enumerate(batches(steps)):
         subnets = algorithm.propose(state.algorithm, step)
         state, metrics = algorithm.step(state, sharding.put_batch(mesh, rows), subnets)

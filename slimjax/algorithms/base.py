@@ -8,7 +8,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from slimjax.engine import Metrics, Slot, Step
+from slimjax.engine import Slot, Step
+from slimjax.search.trials import Trial
 from slimjax.state import SHARED, TrainState
 from slimjax.widths import Subnet
 
@@ -28,28 +29,35 @@ class Chosen:
     stats: str | None = None
 
 
+Score = Callable[[Subnet], np.ndarray]
+"""int32 [N, G] -> float [N]: what subnets lose now on held-out images; NaN where that cannot be said."""
+
+
 class Algorithm(NamedTuple):
     """How subnets are trained together, and which ones come of it.
 
     Args:
       slots: the subnets of a step, in order; the plan that is printed before training.
-      init: seed -> state.
-      propose: (state's `algorithm` arrays, step) -> int32 [R, G]: this step's subnets for the slots that
-        have none of their own. Host code, deterministic in its arguments.
+      init: seed -> state. Its `algorithm` arrays live on the host, and are alike on all processes.
+      observe: (`algorithm` arrays, step, score) -> the same arrays, having learnt what it wants to know before
+        the step. Host code, deterministic in its arguments.
+      propose: (`algorithm` arrays, step) -> int32 [R, G]: this step's subnets for the slots that have none
+        of their own. Host code, deterministic in its arguments.
       step: (state, batch, subnets) -> (state, metrics); jitted, donates the state.
-      observe: (state's `algorithm` arrays, metrics) -> the same arrays, having learnt from the step.
+      trials: (`algorithm` arrays, step) -> what a search has proposed so far, as known at the step.
       finish: (state, subnets by name or None for the algorithm's own) -> `Chosen` by name.
     """
 
     slots: tuple[Slot, ...]
     init: Callable[[int], TrainState]
+    observe: Callable[[Any, int, Score], Any]
     propose: Callable[[Any, int], np.ndarray]
     step: Step
-    observe: Callable[[Any, Metrics], Any]
     finish: Callable[[TrainState, Mapping[str, Subnet] | None], dict[str, Chosen]]
+    trials: Callable[[Any, int], list[Trial]] = lambda arrays, step: []
 
 
-def learn_nothing(arrays: Any, metrics: Metrics) -> Any:
+def learn_nothing(arrays: Any, step: int, score: Score) -> Any:
     """`observe` of an algorithm that keeps no state of its own."""
-    del metrics
+    del step, score
     return arrays

@@ -62,9 +62,9 @@ def snet(
     return Algorithm(
         slots=slots,
         init=lambda seed: engine.init(seed, slots),
+        observe=learn_nothing,
         propose=lambda arrays, step: nothing,
         step=engine.step(slots),
-        observe=learn_nothing,
         finish=finish,
     )
 

@@ -5,19 +5,12 @@ Paper: Yu and Huang, Universally Slimmable Networks and Improved Training Techni
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Any
-
 import numpy as np
 
-from slimjax.algorithms.base import Algorithm, Chosen, learn_nothing
-from slimjax.engine import Engine, Slot
-from slimjax.errors import UserError
-from slimjax.state import TrainState
-from slimjax.widths import Subnet, WidthSpace, width_name
-
-SAMPLED_STEPS = 512
-TARGETS = ("labels", "teacher", "both")
+from slimjax.algorithms.base import Algorithm
+from slimjax.algorithms.sandwich import sandwich
+from slimjax.engine import Engine
+from slimjax.widths import Subnet
 
 
 def usnet(
@@ -29,77 +22,29 @@ def usnet(
     student_target: str = "teacher",
     sampling_seed: int = 1995,
 ) -> Algorithm:
-    """Sandwich rule: max, min and n - 2 random widths a step; gradients summed; one update.
+    """Sandwich rule on max, min and n - 2 random widths (`sandwich` has the arguments).
 
     Each random width is one scalar for the whole network, drawn afresh from the continuous uniform
-    distribution over the space's range. The largest network learns from labels; all others from its
-    detached softmax (in-place distillation).
+    distribution over the space's range.
 
     Paper: sections 3.1 (sandwich rule) and 3.3 (in-place distillation).
     Differs: the released configs set a flag that nothing reads, so their code trains without distillation;
-    here the paper's rule is the default and `student_target="labels"` gives theirs. Running statistics are
-    kept for max and min only, to watch training; every subnet is calibrated before it is evaluated.
+    here the paper's rule is the default and `student_target="labels"` gives theirs. Every subnet is calibrated
+    before it is evaluated.
     Reduces to: plain training, when `num_subnets` is 1.
-
-    Args:
-      num_subnets: n, the subnets of a step, max and min counted.
-      sample_max, sample_min: whether the largest and smallest are always among them (ablations).
-      student_target: "teacher", "labels", or "both" (their sum) for all but the largest.
-      sampling_seed: the proposals are a function of it and the step.
     """
     space = engine.net.space
-    random_count = num_subnets - sample_max - (sample_min and num_subnets > 1)
-    _check(num_subnets, random_count, sample_max, student_target)
-    if sampling_seed < 0:
-        raise UserError(f"algorithm.sampling_seed: expected an integer >= 0, got {sampling_seed}.")
-    slots = _slots(space, random_count, sample_max, sample_min and num_subnets > 1, student_target)
 
-    def propose(arrays: Any, step: int) -> np.ndarray:
-        del arrays
-        rng = np.random.default_rng((sampling_seed, step))
-        widths = rng.uniform(space.min_width, space.max_width, size=random_count)
-        return np.array([space.uniform(w) for w in widths], np.int32).reshape(random_count, len(space.groups))
+    def draw(rng: np.random.Generator, count: int) -> Subnet:
+        widths = rng.uniform(space.min_width, space.max_width, size=count)
+        return space.layerwise(np.repeat(widths[:, None], len(space.groups), axis=1))
 
-    def finish(state: TrainState, subnets: Mapping[str, Subnet] | None = None) -> dict[str, Chosen]:
-        if subnets is None:
-            widths = np.linspace(space.min_width, space.max_width, 12).round(3)
-            subnets = {width_name(w): space.uniform(w) for w in widths}
-        # Before calibration a subnet can only borrow: the largest network's running statistics.
-        stats = "max" if "max" in state.batch_stats else None
-        return {name: Chosen(subnet, stats=stats) for name, subnet in subnets.items()}
-
-    return Algorithm(
-        slots=slots,
-        init=lambda seed: engine.init(seed, slots),
-        propose=propose,
-        step=engine.step(slots, _sample(propose)),
-        observe=learn_nothing,
-        finish=finish,
+    return sandwich(
+        engine,
+        draw,
+        num_subnets=num_subnets,
+        sample_max=sample_max,
+        sample_min=sample_min,
+        student_target=student_target,
+        sampling_seed=sampling_seed,
     )
-
-
-def _sample(propose: Callable[[Any, int], np.ndarray]) -> Subnet:
-    """What the first steps will propose: the distribution that programs are chosen for."""
-    return np.concatenate([propose({}, step) for step in range(SAMPLED_STEPS)])
-
-
-def _slots(space: WidthSpace, randoms: int, largest: bool, smallest: bool, target: str) -> tuple[Slot, ...]:
-    slots = [Slot("max", tuple(space.largest.tolist()), stats="max")] if largest else []
-    if smallest:
-        slots.append(Slot("min", tuple(space.smallest.tolist()), stats="min", target=target))
-    slots += [Slot(f"random{i}", target=target) for i in range(1, randoms + 1)]
-    return tuple(slots)
-
-
-def _check(num_subnets: int, random_count: int, sample_max: bool, target: str) -> None:
-    if num_subnets < 1 or random_count < 0:
-        raise UserError(
-            f"algorithm.num_subnets: expected at least 1 (2 with max and min), got {num_subnets}."
-        )
-    if target not in TARGETS:
-        raise UserError(f"algorithm.student_target: expected one of {', '.join(TARGETS)}, got {target!r}.")
-    if target != "labels" and not sample_max:
-        raise UserError(
-            f"algorithm.student_target: {target!r} needs the largest network as the teacher; "
-            "set sample_max=True or student_target='labels'."
-        )

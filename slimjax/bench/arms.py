@@ -19,12 +19,11 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from slimjax import evaluate, recipes, sharding
+from slimjax import evaluate, json_file, recipes, sharding
 from slimjax.algorithms import Chosen
 from slimjax.build import Experiment, build
-from slimjax.metrics import drop_partial_line
 from slimjax.progress import Progress
-from slimjax.state import TrainState
+from slimjax.state import TrainState, place
 from slimjax.widths import width_name
 
 WIDTHS = (0.25, 0.3, 0.35, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
@@ -120,7 +119,7 @@ def _run_arm(name: str, seeds: Sequence[int], store: Path) -> dict[tuple[str, in
 def _fit(experiment: Experiment, label: str) -> Trained:
     """A trained state without checkpoints; one program serves all seeds of an arm."""
     seed, algorithm = experiment.config.seed, experiment.algorithm
-    state = sharding.put_replicated(experiment.mesh, algorithm.init(seed))
+    state = place(experiment.mesh, algorithm.init(seed))
     batches, history = experiment.train_batches(), []
     with Progress(experiment.steps, label, stream=sys.stderr) as progress:
         for step in range(experiment.steps):
@@ -228,7 +227,5 @@ def _load(store: Path) -> dict[tuple[str, int], dict[str, Any]]:
 
 
 def _append(store: Path, record: Mapping[str, Any]) -> None:
-    store.parent.mkdir(parents=True, exist_ok=True)
-    drop_partial_line(store)
-    with store.open("a") as file:
+    with json_file.open_lines(store) as file:
         file.write(json.dumps(record) + "\n")

@@ -26,6 +26,7 @@ from slimjax.engine import Slot
 from slimjax.errors import RunError
 from slimjax.profiling import hlo, tpu
 from slimjax.programs import peak_bytes
+from slimjax.state import place
 from slimjax.step import ComposedStep
 from slimjax.widths import Subnet
 
@@ -191,7 +192,7 @@ def _runner(
 ) -> Callable[[], None]:
     """A function that makes one step and waits for it; proposals are taken in turn."""
     fresh = experiment.engine.init(0, step.slots)
-    state = sharding.put_replicated(experiment.mesh, fresh)
+    state = place(experiment.mesh, fresh)
     nothing = np.zeros((0, len(experiment.net.space.groups)), np.int32)
     count = 0
 

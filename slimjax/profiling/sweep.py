@@ -12,6 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+from slimjax import json_file
 from slimjax.errors import RunError
 from slimjax.profiling import meters
 from slimjax.profiling.meters import Reading
@@ -41,25 +42,17 @@ class Readings:
         self._lock = threading.Lock()
         self.found: dict[Task, Reading] = {}
         if self._path.exists():
-            text = self._path.read_text()
-            for line in text.splitlines():
+            json_file.drop_partial_line(self._path)
+            for line in self._path.read_text().splitlines():
                 with contextlib.suppress(ValueError, KeyError, TypeError):
                     record = json.loads(line)
                     self.found[record["unit"], tuple(record["sizes"])] = record["reading"]
-            if text and not text.endswith("\n"):
-                self._append("")  # what follows begins a line of its own
 
     def keep(self, task: Task, reading: Reading) -> None:
         with self._lock:
             self.found[task] = reading
-            self._append(json.dumps({"unit": task[0], "sizes": task[1], "reading": reading}))
-
-    def _append(self, line: str) -> None:
-        self._path.parent.mkdir(parents=True, exist_ok=True)
-        with self._path.open("a") as file:
-            file.write(line + "\n")
-            file.flush()
-            os.fsync(file.fileno())
+            with json_file.open_lines(self._path) as file:
+                json_file.write_lines(file, [{"unit": task[0], "sizes": task[1], "reading": reading}])
 
 
 def sweep(

@@ -1,0 +1,20 @@
+"""Joslim on CIFAR-10: ResNet-32 at any channels from 0.42 to 1 of each group.
+
+Paper: Chin, Morcos and Marculescu, Joslim: Joint Widths and Weights Optimization for Slimmable Neural
+  Networks, ECML 2021.
+Network: 18 groups, 10,867,076 MACs at width 0.42 to 68,862,592 at 1.
+Command: slimjax train --config configs/cifar10_resnet32_joslim.py --workdir runs/cifar10_resnet32_joslim
+Hardware: one GPU or TPU chip; any number of devices that divides 128.
+Expected: the paper's numbers are in figures only.
+Not run here yet.
+"""
+
+from ml_collections import ConfigDict
+
+from slimjax import recipes
+
+
+def get_config() -> ConfigDict:
+    config = recipes.cifar_joslim(10)
+    config.model.name = "resnet32"
+    return config

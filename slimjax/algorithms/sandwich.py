@@ -1,0 +1,96 @@
+"""The sandwich rule: the largest, the smallest and random subnets in every step, whoever draws them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+
+from slimjax.algorithms.base import Algorithm, Chosen, learn_nothing
+from slimjax.engine import Engine, Slot
+from slimjax.errors import UserError
+from slimjax.state import TrainState
+from slimjax.widths import Subnet, WidthSpace, width_name
+
+SAMPLED_STEPS = 512
+TARGETS = ("labels", "teacher", "both")
+
+Draw = Callable[[np.random.Generator, int], Subnet]
+"""(random numbers, N) -> int32 [N, G]."""
+
+
+def sandwich(
+    engine: Engine,
+    draw: Draw,
+    *,
+    num_subnets: int,
+    sample_max: bool,
+    sample_min: bool,
+    student_target: str,
+    sampling_seed: int,
+) -> Algorithm:
+    """Max, min and n - 2 drawn subnets a step; gradients summed; one update.
+
+    The largest network learns from labels; all others from its detached softmax (in-place distillation).
+    Running statistics are kept for max and min only, to watch training.
+
+    Args:
+      draw: makes a step's random subnets.
+      num_subnets: n, the subnets of a step, max and min counted.
+      sample_max, sample_min: whether the largest and smallest are always among them (ablations).
+      student_target: "teacher", "labels", or "both" (their sum) for all but the largest.
+      sampling_seed: the proposals are a function of it and the step.
+    """
+    space = engine.net.space
+    random_count = num_subnets - sample_max - (sample_min and num_subnets > 1)
+    _check(num_subnets, random_count, sample_max, student_target)
+    if sampling_seed < 0:
+        raise UserError(f"algorithm.sampling_seed: expected an integer >= 0, got {sampling_seed}.")
+    slots = _slots(space, random_count, sample_max, sample_min and num_subnets > 1, student_target)
+
+    def propose(arrays: Any, step: int) -> np.ndarray:
+        del arrays
+        subnets = draw(np.random.default_rng((sampling_seed, step)), random_count)
+        return subnets.reshape(random_count, len(space.groups))
+
+    def finish(state: TrainState, subnets: Mapping[str, Subnet] | None = None) -> dict[str, Chosen]:
+        if subnets is None:
+            widths = np.linspace(space.min_width, space.max_width, 12).round(3)
+            subnets = {width_name(w): space.uniform(w) for w in widths}
+        # Before calibration a subnet can only borrow: the largest network's running statistics.
+        stats = "max" if "max" in state.batch_stats else None
+        return {name: Chosen(subnet, stats=stats) for name, subnet in subnets.items()}
+
+    # The distribution that programs are chosen for: what the first steps will propose.
+    sample = np.concatenate([propose({}, step) for step in range(SAMPLED_STEPS)])
+    return Algorithm(
+        slots=slots,
+        init=lambda seed: engine.init(seed, slots),
+        observe=learn_nothing,
+        propose=propose,
+        step=engine.step(slots, sample),
+        finish=finish,
+    )
+
+
+def _slots(space: WidthSpace, randoms: int, largest: bool, smallest: bool, target: str) -> tuple[Slot, ...]:
+    slots = [Slot("max", tuple(space.largest.tolist()), stats="max")] if largest else []
+    if smallest:
+        slots.append(Slot("min", tuple(space.smallest.tolist()), stats="min", target=target))
+    slots += [Slot(f"random{i}", target=target) for i in range(1, randoms + 1)]
+    return tuple(slots)
+
+
+def _check(num_subnets: int, random_count: int, sample_max: bool, target: str) -> None:
+    if num_subnets < 1 or random_count < 0:
+        raise UserError(
+            f"algorithm.num_subnets: expected at least 1 (2 with max and min), got {num_subnets}."
+        )
+    if target not in TARGETS:
+        raise UserError(f"algorithm.student_target: expected one of {', '.join(TARGETS)}, got {target!r}.")
+    if target != "labels" and not sample_max:
+        raise UserError(
+            f"algorithm.student_target: {target!r} needs the largest network as the teacher; "
+            "set sample_max=True or student_target='labels'."
+        )

@@ -1,0 +1,174 @@
+"""`slimjax bench rescore`: scoring many subnets against as many masked forward passes, one after the other.
+
+Both run in one process, in turn, on the same samples of the subnets, so that what else the machine does falls on
+both alike; the ratio is what can be quoted.
+"""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from slimjax import losses, sharding, supernet
+from slimjax.engine import Engine, Slot
+from slimjax.errors import UserError
+from slimjax.optimizers import sgd
+from slimjax.programs import compiler_options
+from slimjax.scoring import Scorer
+from slimjax.state import TrainState
+from slimjax.supernet import Supernet
+from slimjax.widths import Subnet, WidthSpace
+
+SAMPLE = 48
+"""Subnets that are scored in one repetition."""
+SPREAD = 0.1
+STEPS = 30
+"""Bisections that find a subnet's common width."""
+
+
+def run(
+    name: str, subnets: int, batch: int, repeats: int, *, spread: float = SPREAD, seed: int = 0
+) -> dict[str, Any]:
+    """Times `Scorer` and masked forward passes on random pixels, with fresh weights.
+
+    The subnets are drawn as `layerwise_subnets` says; rungs are chosen for all of them. A repetition takes every
+    k-th of them in order of cost, `SAMPLE` in all, from a new offset; it scores them both ways. The masked passes are
+    one compiled program in training mode, given images that are prepared already, dispatched without waiting.
+
+    Args:
+      spread: of the layers' widths around the common one.
+
+    Returns: `ratio` (median over the repetitions) and its `ratio_range`; milliseconds of one subnet both ways;
+    `rungs`; `programs`; `compile_seconds`, which include one run of each; `macs_to_exact`: MACs executed over those
+    of exact slices; `macs_to_masked`.
+    """
+    if subnets < 1 or batch < 1 or repeats < 1:
+        raise UserError(
+            f"--subnets, --batch, --repeats: expected 1 or more, got {subnets}, {batch}, {repeats}."
+        )
+    if not spread >= 0:
+        raise UserError(f"--spread: expected 0 or more, got {spread}.")
+    net = supernet.named(name)
+    rows = layerwise_subnets(net, subnets, spread, seed)
+    engine, data = _engine(net), _random_batch(net, batch, seed)
+    state = sharding.put_replicated(engine.mesh, engine.init(seed, (Slot("max"),)))
+    scorer, masked = Scorer(engine, rows), _masked(engine, state, data)
+    images, began = sharding.put_batch(engine.mesh, data), time.perf_counter()
+    _warm(scorer, state, images)
+    warm, compiled = time.perf_counter() - began, scorer.programs.compiles
+    masked(rows[:1])
+    times = _interleaved(net, rows, lambda some: scorer(state, some, images), masked, repeats)
+    ratios = [ours / theirs for ours, theirs in times]
+    return {
+        "model": name,
+        "subnets": subnets,
+        "spread": spread,
+        "batch": [batch, *net.image_shape],
+        "ratio": statistics.median(ratios),
+        "ratio_range": [min(ratios), max(ratios)],
+        "scored_ms": 1000 * statistics.median(ours for ours, _ in times),
+        "masked_ms": 1000 * statistics.median(theirs for _, theirs in times),
+        "sample": min(SAMPLE, subnets),
+        "repeats": repeats,
+        "split": scorer.split,
+        "rungs": len(scorer.rungs if scorer.rungs is not None else ()),
+        "programs": len(scorer.programs),
+        "compile_seconds": warm,
+        "compiles_after_warmup": scorer.programs.compiles - compiled,
+        "macs_to_exact": scorer.executed_macs(rows) / float(net.macs(rows).mean()),
+        "macs_to_masked": scorer.executed_macs(rows) / float(net.macs(net.space.largest)),
+        "device": f"{engine.mesh.size} x {jax.devices()[0].device_kind}",
+        "jax": jax.__version__,
+    }
+
+
+def layerwise_subnets(net: Supernet, count: int, spread: float, seed: int) -> Subnet:
+    """int32 [count, G]: layer-wise widths, with MACs spread evenly between the smallest and the largest network's.
+
+    For each subnet a target is drawn evenly between the MACs of both, and an offset for every group, evenly from
+    -spread to spread. A group's width is f plus its offset, clipped to the space's range; the f that all groups share
+    is the largest whose network stays below the target, found by bisection.
+    """
+    generator, space = np.random.default_rng(seed), net.space
+    low, high = (float(net.macs(end)) for end in (space.smallest, space.largest))
+    rows = []
+    for _ in range(count):
+        target = generator.uniform(low, high)
+        offsets = generator.uniform(-spread, spread, len(space.groups))
+        rows.append(_at_cost(net, offsets, target, spread))
+    return np.stack(rows)
+
+
+def _at_cost(net: Supernet, offsets: np.ndarray, target: float, spread: float) -> Subnet:
+    space = net.space
+    below, above = space.min_width - spread, space.max_width + spread
+    for _ in range(STEPS):
+        middle = (below + above) / 2
+        fits = net.macs(_clipped(space, middle + offsets)) <= target
+        below, above = (middle, above) if fits else (below, middle)
+    return _clipped(space, below + offsets)
+
+
+def _clipped(space: WidthSpace, widths: np.ndarray) -> Subnet:
+    return space.layerwise(np.clip(widths, space.min_width, space.max_width).tolist())
+
+
+def _engine(net: Supernet) -> Engine:
+    keep = lambda key, images: images.astype(jnp.float32) / 255  # noqa: E731
+    plain = lambda images: keep(None, images)  # noqa: E731
+    return Engine(net, sgd(lambda step: 0.1), keep, plain, sharding.make_mesh(), label_smoothing=0.1)
+
+
+def _random_batch(net: Supernet, size: int, seed: int) -> dict[str, np.ndarray]:
+    generator = np.random.default_rng(seed)
+    images = generator.integers(0, 256, (size, *net.image_shape), np.uint8)
+    return {"image": images, "label": generator.integers(0, 10, size).astype(np.int32)}
+
+
+def _warm(scorer: Scorer, state: TrainState, images: Any) -> None:
+    """Compiles everything: a rung is a subnet too, the largest that it serves."""
+    assert scorer.rungs is not None
+    largest = scorer.engine.net.space.largest[None]
+    scorer(state, np.concatenate([scorer.rungs, largest]), images)
+
+
+def _masked(engine: Engine, state: TrainState, data: Any) -> Callable[[Subnet], None]:
+    """Scores subnets at full size, one after the other, on the first device."""
+    first = engine.mesh.devices.flat[0]
+    prepared = jax.device_put((engine.prepare_test(data["image"]), data["label"]), first)
+    weights = jax.device_put(jax.tree.map(np.asarray, dict(state.variables())), first)
+
+    def score(weights: Any, images: jax.Array, labels: jax.Array, subnet: jax.Array) -> jax.Array:
+        widths = engine.net.space.masked(subnet)
+        logits: Any = engine.net.model.apply(weights, images, widths, train=True)
+        smooth = losses.smooth_labels(labels, logits.shape[-1], engine.label_smoothing)
+        return jnp.stack([losses.cross_entropy(logits, smooth), 1 - losses.correct(logits, labels).mean()])
+
+    lowered = jax.jit(score).lower(weights, *prepared, engine.net.space.largest)
+    program: Any = lowered.compile(dict(compiler_options(first.platform)))
+    return lambda rows: jax.block_until_ready([program(weights, *prepared, row) for row in rows])
+
+
+def _interleaved(
+    net: Supernet, rows: Subnet, ours: Callable[[Subnet], Any], theirs: Callable[[Subnet], Any], repeats: int
+) -> list[tuple[float, float]]:
+    """Seconds of one subnet, both ways, by repetition."""
+    order = np.argsort(net.macs(rows), kind="stable")
+    times = []
+    for repeat in range(repeats):
+        places = (np.arange(SAMPLE) + repeat / repeats) * len(rows) / SAMPLE
+        some = rows[order[np.unique(places.astype(int))]]
+        times.append((_seconds(ours, some), _seconds(theirs, some)))
+    return times
+
+
+def _seconds(score: Callable[[Subnet], Any], some: Subnet) -> float:
+    began = time.perf_counter()
+    score(some)
+    return (time.perf_counter() - began) / len(some)

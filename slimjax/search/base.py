@@ -1,0 +1,73 @@
+"""What a search is: five pure functions over explicit state."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from slimjax.errors import UserError
+from slimjax.widths import Subnet, WidthSpace
+
+Cost = Callable[[np.ndarray], Any]
+"""int32 [..., G] -> [...]: what subnets cost (MACs, parameters, bytes, milliseconds). It rises with channels."""
+
+
+class Searcher(NamedTuple):
+    """A search that asks for subnets and is told their scores: the lower, the better.
+
+    State is a NamedTuple of arrays and numbers, of the same shapes from first to last, so it can be checkpointed.
+    All five are deterministic in their arguments. A subnet is asked for once, whatever its score.
+
+    Args:
+      init: () -> state.
+      ask: state -> int32 [N, G], legal subnets; asked twice it answers the same. Empty when done.
+      tell: (state, float [N]) -> state, having learnt the scores of what `ask` asked for. NaN: a trial that
+        failed; it is never chosen.
+      done: state -> whether the search has ended.
+      found: state -> the best subnets so far, by the name of their target (`target_name`).
+    """
+
+    init: Callable[[], Any]
+    ask: Callable[[Any], np.ndarray]
+    tell: Callable[[Any, np.ndarray], Any]
+    done: Callable[[Any], bool]
+    found: Callable[[Any], dict[str, Subnet]]
+
+
+def target_name(target: float) -> str:
+    """The shortest text that is this cost: 305166496.0 gives "305166496"."""
+    return str(int(target)) if float(target).is_integer() else repr(float(target))
+
+
+def usable(scores: Any, count: int) -> np.ndarray:
+    """Returns scores as float64 [count]; those that are not finite are NaN. Raises: ValueError: another shape."""
+    scores = np.array(scores, np.float64)
+    if scores.shape != (count,):
+        raise ValueError(f"scores: expected shape ({count},), got {scores.shape}")
+    return np.where(np.isfinite(scores), scores, np.nan)
+
+
+def check_number(what: str, value: float, low: float, high: float = np.inf, whole: bool = False) -> None:
+    """Raises: UserError: a value that is no finite number from `low` to `high`."""
+    kind = int | np.integer if whole else int | float | np.number
+    fits = (
+        isinstance(value, kind)
+        and not isinstance(value, bool)
+        and np.isfinite(value)
+        and low <= value <= high
+    )
+    if not fits:
+        limits = f"of at least {low:g}" if high == np.inf else f"from {low:g} to {high:g}"
+        raise UserError(f"{what}: expected a {'whole ' * whole}number {limits}, got {value!r}.")
+
+
+def check_reachable(what: str, budget: float, space: WidthSpace, cost: Cost) -> None:
+    """Raises: UserError: a budget that is no finite number, or that no subnet of the space meets."""
+    least, most = (float(cost(subnet)) for subnet in (space.lowest, space.largest))
+    if not np.isfinite(budget) or budget < least:
+        raise UserError(
+            f"{what}: expected a cost of at least {least:.10g}, got {budget:.10g}: this network's subnets cost "
+            f"{least:.10g} to {most:.10g}. Raise it, or lower the space's smallest width ({space.min_width:g})."
+        )

@@ -1,0 +1,338 @@
+"""Joslim's Bayesian optimiser of widths, MOBO-TS2: targeted sampling of the loss-cost front (ECML 2021, section 3).
+
+One proposal draws a cost target, fits a Gaussian process to the losses and one to the costs of all visited widths,
+and looks for the weight of an augmented Tchebyshev scalarisation whose minimiser costs what the target says.
+
+Differs from the authors' code:
+  - restarts also begin at the last weight's optimum and at the visited point of the best measured scalarisation;
+  - if no weight hits the target, the proposal is a point that does, between the nearest cheaper and dearer
+    candidate (`Settings.segment`). The authors take the last candidate, however far off;
+  - a history that no Gaussian process can be fitted to gives a random proposal of the target's cost.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import math
+import time
+from typing import NamedTuple
+
+import numpy as np
+
+from slimjax.search import gp, pareto
+from slimjax.search.acquisition import Bound, CostRatio, Objective, Tchebyshev, TrueCost
+from slimjax.search.kernels import AdditiveMatern, Matern
+from slimjax.search.settings import Settings
+
+logger = logging.getLogger(__name__)
+
+PRIOR_POINTS = 20
+"""Proposals of one random width for all dimensions, before the full network and the optimiser's own."""
+
+DESCENT_STEPS = 12
+"""Of every restart, at one weight; the next weight goes on from there."""
+
+POINTS_ON_A_SEGMENT = 65
+
+TARGET_FLOOR = 0.1
+"""Share of the "pareto" rule that is uniform, so that no target starves."""
+
+
+class Warm(NamedTuple):
+    """Hyper-parameters that a later proposal's fits may begin with."""
+
+    loss: gp.Hyper | None
+    cost: gp.Hyper | None
+
+
+@dataclasses.dataclass(frozen=True)
+class Proposal:
+    """What to visit next.
+
+    Args:
+      widths: float [d].
+      target: the cost ratio aimed at; None with `random_lambda`.
+      ratio: the true cost ratio of `widths`.
+      iterations: weights that were tried.
+      hit: whether ratio and target are within the tolerance.
+      how: "searched", "segment" (no weight hit) or "random" (no fit).
+      fit_seconds, seconds: wall time of the fits, and of everything.
+      warm: for the next proposal's `start`; None if there was no fit.
+    """
+
+    widths: np.ndarray
+    target: float | None
+    ratio: float
+    iterations: int
+    hit: bool
+    how: str
+    fit_seconds: float
+    seconds: float
+    warm: Warm | None
+
+
+@dataclasses.dataclass(frozen=True)
+class History:
+    """What has been visited: widths [n, d], losses [n] and true cost ratios [n], all finite."""
+
+    widths: np.ndarray
+    losses: np.ndarray
+    ratios: np.ndarray
+
+    @classmethod
+    def of(cls, widths: np.ndarray, losses: np.ndarray, cost: CostRatio) -> History:
+        """Without failed trials: rows with anything that is not finite are left out, and said so."""
+        good = np.isfinite(np.column_stack([widths, losses])).all(axis=1)
+        if not good.all():
+            logger.warning("search: %d of %d trials are not finite; left out.", (~good).sum(), len(good))
+        return cls(widths[good], losses[good], cost(widths[good]) if good.any() else np.empty(0))
+
+    def __len__(self) -> int:
+        return len(self.losses)
+
+    @property
+    def points(self) -> np.ndarray:
+        """float [n, 2]: (loss, cost ratio)."""
+        return np.stack([self.losses, self.ratios], axis=1)
+
+    def newest(self, count: int | None) -> History:
+        """At most `count` rows: of the front first, of the newest first."""
+        if count is None or len(self) <= count:
+            return self
+        order = np.lexsort([np.arange(len(self)), pareto.front(self.points)])
+        rows = np.sort(order[-count:])
+        return History(self.widths[rows], self.losses[rows], self.ratios[rows])
+
+
+def prior(index: int, dims: int, low: float | np.ndarray, rng: np.random.Generator) -> np.ndarray | None:
+    """Widths [d] of proposal number `index`, from 0, if it is one of those before the optimiser's; else None.
+
+    The first `PRIOR_POINTS` are one width for all dimensions, uniform in [low, 1]; then comes the full network.
+    """
+    if index < PRIOR_POINTS:
+        return np.maximum(rng.uniform(np.min(low), 1.0), np.broadcast_to(low, dims)).astype(np.float64)
+    return np.ones(dims) if index == PRIOR_POINTS else None
+
+
+def propose(
+    widths: np.ndarray,
+    losses: np.ndarray,
+    cost: CostRatio,
+    low: float | np.ndarray,
+    rng: np.random.Generator,
+    settings: Settings,
+    start: Warm | None = None,
+) -> Proposal:
+    """The next widths to visit, deterministic in the arguments (but for the seconds).
+
+    Args:
+      widths: visited, [n, d] in [low, 1].
+      losses: theirs, [n]. Failed trials are not finite; they are left out.
+      cost: true cost over the full network's, of widths [..., d]. It may round and repair widths.
+      low: smallest width, or one for each dimension [d].
+      start: a former proposal's `warm`.
+
+    Raises:
+      ValueError: shapes that do not match.
+    """
+    began = time.perf_counter()
+    widths, losses = np.asarray(widths, np.float64), np.asarray(losses, np.float64)
+    if widths.ndim != 2 or losses.shape != widths.shape[:1]:
+        raise ValueError(f"expected widths [n, d] and losses [n], got {widths.shape} and {losses.shape}.")
+    corner = np.array(np.broadcast_to(low, widths.shape[1:]), np.float64)
+    history = History.of(widths, losses, cost)
+    target = None if settings.random_lambda else draw_target(history, float(cost(corner)), rng, settings)
+    task = _Task(cost, corner, settings, rng, target)
+    try:
+        found = task.search(history.newest(settings.history_cap), start)
+    except gp.FitError as error:
+        logger.warning("search: %s; a random candidate instead.", error)
+        found = _Found(
+            random_widths(cost, target, corner, rng), 0, "random", time.perf_counter() - began, None
+        )
+    ratio = float(cost(found.widths))
+    return Proposal(
+        **found._asdict(),
+        target=target,
+        ratio=ratio,
+        hit=target is not None and abs(ratio - target) <= settings.tolerance,
+        seconds=time.perf_counter() - began,
+    )
+
+
+class _Found(NamedTuple):
+    """The fields of a `Proposal` that the search decides."""
+
+    widths: np.ndarray
+    iterations: int
+    how: str
+    fit_seconds: float
+    warm: Warm | None
+
+
+@dataclasses.dataclass(frozen=True)
+class _Task:
+    """One proposal: what stays the same while it is made."""
+
+    cost: CostRatio
+    low: np.ndarray
+    settings: Settings
+    rng: np.random.Generator
+    target: float | None
+
+    def search(self, history: History, start: Warm | None) -> _Found:
+        raw = self.rng.uniform(self.low, 1.0, (self.settings.raw_samples, len(self.low)))
+        began = time.perf_counter()
+        scalar, warm, visited = self._fit(history, start)
+        fit_seconds = time.perf_counter() - began
+        descents = _Descents(scalar, history.widths, visited, raw, self.low, self.settings.restarts)
+        if self.target is None:
+            return _Found(descents.best(self.rng.uniform()), 1, "searched", fit_seconds, warm)
+        tried = self._weigh(descents, self.target)
+        widths, how = self._choose(tried, self.target)
+        return _Found(widths, len(tried), how, fit_seconds, warm)
+
+    def _fit(
+        self, history: History, start: Warm | None
+    ) -> tuple[Tchebyshev, Warm, tuple[np.ndarray, np.ndarray]]:
+        """The scalarisation, hyper-parameters, and the history's standardised losses [n] and costs [n]."""
+        losses, _, _ = _standardised(history.losses)
+        ratios, shift, scale = _standardised(history.ratios)
+        settings, begin = self.settings, start or Warm(None, None)
+        sign = math.sqrt(settings.beta) * (1 if settings.bound == "upper" else -1)
+        loss = gp.fit(history.widths, losses, Matern(settings.ard), self.rng, begin.loss)
+        if settings.cost_model == "exact":
+            objective: Objective = TrueCost(self.cost, shift, scale, self.low)
+            warm = Warm(loss.hyper, None)
+        else:
+            process = gp.fit(history.widths, ratios, AdditiveMatern(), self.rng, begin.cost)
+            warm, objective = Warm(loss.hyper, process.hyper), Bound(process, sign)
+        return Tchebyshev(Bound(loss, sign), objective, settings.baseline), warm, (losses, ratios)
+
+    def _weigh(self, descents: _Descents, target: float) -> list[tuple[np.ndarray, float]]:
+        """Bisects the cost's weight; every candidate with its true cost. The last hits the target, or none does."""
+        low, high, tried = 0.0, 1.0, []
+        for _ in range(self.settings.iterations):
+            weight = (low + high) / 2
+            widths = descents.best(weight)
+            ratio = float(self.cost(widths))
+            tried.append((widths, ratio))
+            if abs(ratio - target) <= self.settings.tolerance:
+                break
+            low, high = (low, weight) if ratio < target else (weight, high)
+        return tried
+
+    def _choose(self, tried: list[tuple[np.ndarray, float]], target: float) -> tuple[np.ndarray, str]:
+        last, ratio = tried[-1]
+        if abs(ratio - target) <= self.settings.tolerance or not self.settings.segment:
+            return last, "searched"
+        cheaper = max((t for t in tried if t[1] < target), key=lambda t: t[1], default=(self.low, 0.0))
+        dearer = min(
+            (t for t in tried if t[1] > target), key=lambda t: t[1], default=(np.ones_like(last), 0.0)
+        )
+        return nearest_between(self.cost, cheaper[0], dearer[0], target), "segment"
+
+
+class _Descents:
+    """Minimisers of the scalarisation at one weight after another; each begins where the last ended.
+
+    Begins also at the visited point that is best as measured, and at the best of the raw samples, whose bounds
+    do not depend on the weight and are worked out once.
+    """
+
+    def __init__(
+        self,
+        scalar: Tchebyshev,
+        visited: np.ndarray,
+        measured: tuple[np.ndarray, np.ndarray],
+        raw: np.ndarray,
+        low: np.ndarray,
+        restarts: int,
+    ):
+        self.scalar, self.low, self.restarts = scalar, low, restarts
+        self.visited, self.measured = visited, measured
+        self.raw, self.bounds = raw, (scalar.loss.values(raw), scalar.cost.values(raw))
+        self.last = np.empty((0, len(low)))
+
+    def best(self, weight: float) -> np.ndarray:
+        """The widths [d] of the lowest scalarisation found."""
+        seen = self.visited[[self.scalar.scalar(*self.measured, weight).argmin()]]
+        drawn = self.raw[np.argsort(self.scalar.scalar(*self.bounds, weight), kind="stable")]
+        starts = np.concatenate([self.last, seen, drawn])[: self.restarts]
+        found = self.scalar.minimise(weight, np.clip(starts, self.low, 1.0), self.low, DESCENT_STEPS)
+        self.last = found[None]
+        return found
+
+
+def draw_target(history: History, lowest: float, rng: np.random.Generator, settings: Settings) -> float:
+    """One of the equally spaced cost targets in [lowest, 1]."""
+    targets = np.linspace(lowest, 1.0, settings.targets)
+    pareto_aware = settings.target_rule == "pareto"
+    return float(rng.choice(targets, p=target_weights(history.points, targets) if pareto_aware else None))
+
+
+def target_weights(points: np.ndarray, targets: np.ndarray) -> np.ndarray:
+    """Probabilities [t] of cost targets by the area under the front of (loss, cost) points [n, 2].
+
+    A target's is proportional to the front's loss at its cost less the front's lowest, so to the share of the
+    area above the lowest loss that its cell has; `TARGET_FLOOR` of everything is spread evenly. Left of the cheapest
+    point counts its loss.
+    """
+    even = np.full(len(targets), 1 / len(targets))
+    if not len(points):
+        return even
+    loss, cost = pareto.staircase(points)
+    with np.errstate(over="ignore"):
+        heights = loss[np.maximum(np.searchsorted(cost, targets, side="right") - 1, 0)] - loss[-1]
+        total = heights.sum()
+    if not (0 < total < math.inf):
+        return even
+    return (1 - TARGET_FLOOR) * heights / total + TARGET_FLOOR * even
+
+
+def _standardised(values: np.ndarray) -> tuple[np.ndarray, float, float]:
+    """Zero mean and unit variance, and what was taken off and divided by. A constant is only shifted."""
+    if not len(values):
+        raise gp.FitError("no trials yet")
+    with np.errstate(over="ignore", invalid="ignore"):
+        shift = float(values.mean())
+        scale = float(values.std(ddof=1)) if len(values) > 1 else 0.0
+        scale = scale if scale > 1e-9 * max(1.0, abs(shift)) else 1.0
+        return (values - shift) / scale, shift, scale
+
+
+def random_widths(
+    cost: CostRatio, target: float | None, low: np.ndarray, rng: np.random.Generator
+) -> np.ndarray:
+    """Layer-wise uniform random widths [d], moved towards the smallest or the full network to cost the target."""
+    widths = rng.uniform(low, 1.0)
+    if target is None:
+        return widths
+    corner = low if cost(widths) > target else np.ones_like(low)
+    return nearest_between(cost, widths, corner, target)
+
+
+def nearest_between(cost: CostRatio, a: np.ndarray, b: np.ndarray, target: float) -> np.ndarray:
+    """The point [d] on the way from a to b that costs nearest to the target.
+
+    The way is the segment and, over the piece of it in which the cost passes the target, one coordinate after
+    another: where all widths are equal, all channels round down at once, and the cost jumps. Grids, not bisection:
+    rounding and repairs need not leave the cost monotone.
+    """
+    low, high = 0.0, 1.0
+    for _ in range(2):
+        shares = np.linspace(low, high, POINTS_ON_A_SEGMENT)
+        points = _mix(a, b, shares[:, None])
+        above = cost(points) - target
+        passes = np.flatnonzero((above[1:] > 0) != (above[:-1] > 0))
+        cell = int(passes[0]) if len(passes) else min(int(np.abs(above).argmin()), len(shares) - 2)
+        low, high = shares[cell : cell + 2].tolist()
+    turns = np.where(np.tri(len(a) + 1, len(a), -1, bool), _mix(a, b, high), _mix(a, b, low))
+    points = np.concatenate([points, turns])
+    return points[np.abs(cost(points) - target).argmin()]
+
+
+def _mix(a: np.ndarray, b: np.ndarray, share: np.ndarray | float) -> np.ndarray:
+    """(1 - share) a + share b, exact where the share is 0 or 1 and where a = b."""
+    return np.clip((1 - share) * a + share * b, np.minimum(a, b), np.maximum(a, b))

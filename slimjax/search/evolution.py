@@ -1,0 +1,211 @@
+"""Evolutionary search under a budget, on frozen weights."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+
+from slimjax.errors import UserError
+from slimjax.search.base import Cost, Searcher, check_number, check_reachable, target_name, usable
+from slimjax.widths import Subnet, WidthSpace
+
+ATTEMPTS = 20
+"""Rounds of drawing anew what does not fit or is known; then as many in which it is repaired."""
+
+
+class EvolutionState(NamedTuple):
+    """All subnets so far and their scores.
+
+    Args:
+      subnets: int32 [M, G], in the order in which they are asked for, then zeros.
+      scores: float64 [M]; NaN: failed or not yet told.
+      told: subnets whose scores are known; `asked`: these and the ones that are asked for now.
+      generation: 0 is the random one.
+    """
+
+    subnets: np.ndarray
+    scores: np.ndarray
+    told: int
+    asked: int
+    generation: int
+
+
+def evolution(
+    space: WidthSpace,
+    cost: Cost,
+    budget: float,
+    population: int = 100,
+    generations: int = 500,
+    parents: float = 0.25,
+    mutation_probability: float = 0.1,
+    mutation_ratio: float = 0.5,
+    seed: int = 0,
+    at_least: float = 0.0,
+) -> Searcher:
+    """Breeds subnets of `at_least <= cost <= budget` from the best so far.
+
+    The first generation is random: every group has one of its legal counts, all equally likely. After it, the
+    best share of all subnets so far are parents. Mutants copy a parent and draw each group anew with a probability;
+    the other children take each group from either of two parents. What does not fit the budget, or is known, is
+    drawn anew; after some attempts, random groups of it are narrowed (or widened) by a legal step until it fits. Where
+    parents still have nothing new to offer, random subnets take the place; a generation may be smaller if
+    those are exhausted too, and an empty one ends the search.
+
+    Paper: Cai et al., Once-for-All, 2020 (the defaults are its released code's), after Real et al., 2019; BigNAS
+    and AttentiveNAS search their supernets in this way as well.
+    Differs: only channels evolve; repair; no subnet is asked for twice.
+
+    Args:
+      generations: rounds of children after the random generation.
+      parents: share of `population` that has children.
+      mutation_probability: of each group of a mutant.
+      mutation_ratio: share of mutants among children.
+
+    Raises:
+      UserError: options out of range, a budget that no subnet meets; (init) nothing fits between the bounds.
+    """
+    check_reachable("budget", budget, space, cost)
+    check_number("at_least", at_least, low=-np.inf, high=min(budget, float(cost(space.largest))))
+    check_number("population", population, low=1, whole=True)
+    check_number("generations", generations, low=0, whole=True)
+    check_number("parents", parents, low=0, high=1)
+    check_number("mutation_probability", mutation_probability, low=0, high=1)
+    check_number("mutation_ratio", mutation_ratio, low=0, high=1)
+    check_number("seed", seed, low=0, whole=True)
+    genes = _Genes(space, cost, at_least, budget)
+
+    def init() -> EvolutionState:
+        size = population * (1 + generations)
+        empty = np.zeros((size, len(space.groups)), np.int32), np.full(size, np.nan)
+        state = breed(EvolutionState(*empty, told=0, asked=0, generation=0))
+        if not state.asked:
+            raise UserError(
+                f"budget: found no subnet that costs {at_least:.10g} to {budget:.10g}. Widen the range."
+            )
+        return state
+
+    def ask(state: EvolutionState) -> np.ndarray:
+        return state.subnets[state.told : state.asked].copy()
+
+    def tell(state: EvolutionState, scores: np.ndarray) -> EvolutionState:
+        known = state.scores.copy()
+        known[state.told : state.asked] = usable(scores, state.asked - state.told)
+        state = state._replace(scores=known, told=state.asked)
+        last = state.generation == generations
+        return state if last else breed(state._replace(generation=state.generation + 1))
+
+    def breed(state: EvolutionState) -> EvolutionState:
+        rng = np.random.default_rng([seed, state.generation])
+        brood = _Brood(genes, state.subnets[: state.asked], rng)
+        elders = genes.encode(state.subnets[_best(state.scores, max(1, round(parents * population)))])
+        if len(elders):
+            mutants = round(mutation_ratio * population)
+            brood.grow_to(mutants, lambda n: genes.mutate(elders, n, mutation_probability, rng))
+            brood.grow_to(population, lambda n: genes.cross(elders, n, rng))
+        brood.grow_to(population, lambda n: genes.draw(n, rng))
+        asked, subnets = state.asked + len(brood.rows), state.subnets.copy()
+        subnets[state.asked : asked] = np.reshape(brood.rows, (-1, len(space.groups)))
+        return state._replace(subnets=subnets, asked=asked)
+
+    def done(state: EvolutionState) -> bool:
+        return state.told == state.asked
+
+    def found(state: EvolutionState) -> dict[str, Subnet]:
+        return {target_name(budget): state.subnets[i].copy() for i in _best(state.scores, 1)}
+
+    return Searcher(init, ask, tell, done, found)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Genes:
+    """Subnets as int [N, G]: positions among the legal counts of each group, ascending."""
+
+    space: WidthSpace
+    cost: Cost
+    low: float
+    high: float
+
+    @functools.cached_property
+    def counts(self) -> list[np.ndarray]:
+        return [self.space.legal(group) for group in self.space.groups]
+
+    @functools.cached_property
+    def sizes(self) -> np.ndarray:
+        """int [G]: how many legal counts each group has."""
+        return np.array([len(counts) for counts in self.counts])
+
+    def encode(self, subnets: np.ndarray) -> np.ndarray:
+        return np.stack([np.searchsorted(c, subnets[:, i]) for i, c in enumerate(self.counts)], -1)
+
+    def decode(self, genes: np.ndarray) -> np.ndarray:
+        return np.stack([c[genes[:, i]] for i, c in enumerate(self.counts)], -1).astype(np.int32)
+
+    def draw(self, count: int, rng: np.random.Generator) -> np.ndarray:
+        return rng.integers(self.sizes, size=(count, len(self.sizes)))
+
+    def mutate(
+        self, elders: np.ndarray, count: int, probability: float, rng: np.random.Generator
+    ) -> np.ndarray:
+        copies = elders[rng.integers(len(elders), size=count)]
+        return np.where(rng.random(copies.shape) < probability, self.draw(count, rng), copies)
+
+    def cross(self, elders: np.ndarray, count: int, rng: np.random.Generator) -> np.ndarray:
+        one, other = elders[rng.integers(len(elders), size=(2, count))]
+        return np.where(rng.random(one.shape) < 0.5, one, other)
+
+    def excess(self, genes: np.ndarray) -> np.ndarray:
+        """int [N]: 1 above the budget, -1 below its lower bound, 0 within."""
+        costs = np.asarray(self.cost(self.decode(genes)), np.float64)
+        return (costs > self.high).astype(int) - (costs < self.low)
+
+    def repair(self, genes: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        """Moves a random group of each misfit by one legal count, again and again; some may stay misfits.
+
+        Something can always move: the narrowest subnet is within the budget, and the largest above the bound.
+        """
+        each = np.arange(len(genes))
+        for _ in range(self.sizes.sum()):
+            excess = self.excess(genes)
+            if not excess.any():
+                break
+            moved = genes - excess[:, None]
+            movable = (moved >= 0) & (moved < self.sizes)
+            chosen = np.where(movable, rng.random(genes.shape), -1.0).argmax(axis=1)
+            step = np.zeros_like(genes)
+            step[each, chosen] = excess
+            genes = genes - step
+        return genes
+
+
+class _Brood:
+    """New subnets that fit, none of them known."""
+
+    def __init__(self, genes: _Genes, known: np.ndarray, rng: np.random.Generator) -> None:
+        self.rows: list[np.ndarray] = []
+        self._genes, self._rng = genes, rng
+        self._known = {row.tobytes() for row in known}
+
+    def grow_to(self, size: int, make: Callable[[int], np.ndarray]) -> None:
+        """Adds what `make` makes (count -> int [count, G] genes), until there are `size` or nothing new is found."""
+        for attempt in range(2 * ATTEMPTS):
+            if len(self.rows) >= size:
+                return
+            genes = make(size - len(self.rows))
+            genes = self._genes.repair(genes, self._rng) if attempt >= ATTEMPTS else genes
+            self._add(self._genes.decode(genes[self._genes.excess(genes) == 0]))
+
+    def _add(self, subnets: np.ndarray) -> None:
+        for row in subnets:
+            if row.tobytes() not in self._known:
+                self._known.add(row.tobytes())
+                self.rows.append(row)
+
+
+def _best(scores: np.ndarray, count: int) -> np.ndarray:
+    """Positions of the lowest scores, the first of equal ones first, without failures."""
+    order = np.argsort(scores, kind="stable")[:count]
+    return order[np.isfinite(scores[order])]

@@ -1,0 +1,286 @@
+"""Scores of many subnets on one batch: right, in order, on any split, with few programs."""
+
+import dataclasses
+import subprocess
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from conftest import TOLERANCE, assert_trees_equal
+from test_algorithms import batches, engine_of
+from test_layers import named
+from test_train import REPOSITORY, environment
+
+from slimjax import losses, rungs, scoring, sharding
+from slimjax.engine import Slot
+from slimjax.errors import UserError
+from slimjax.scoring import Scorer
+
+SLOTS = (Slot("max", stats="max"),)
+
+
+def random_subnets(engine, count, seed=0):
+    """Every group's channels on their own, from its legal ones."""
+    rng = np.random.default_rng(seed)
+    return np.stack([rng.choice(engine.net.space.legal(g), count) for g in engine.net.space.groups], -1)
+
+
+def make(draws=12, seed=0, **options):
+    """A scorer of few programs, its state, a batch, and subnets other than those that its rungs were chosen for."""
+    engine = engine_of(policy=options.pop("policy", "auto"), max_programs=5, **options)
+    batch = sharding.put_batch(engine.mesh, next(batches(1)))
+    return engine, decided(engine), batch, random_subnets(engine, draws, seed)
+
+
+def decided(engine):
+    """A state whose classifier is not near zero: losses of different subnets differ by more than rounding."""
+    state = engine.init(0, SLOTS)
+    head = jax.tree.map(lambda x: 100 * x, state.params["head"])
+    return sharding.put_replicated(
+        engine.mesh, dataclasses.replace(state, params={**state.params, "head": head})
+    )
+
+
+def by_hand(engine, state, batch, subnets, prepare=None):
+    """Loss and error of each subnet masked at full size, one after the other, on one device."""
+    rows = jax.tree.map(np.asarray, batch)
+    images = (prepare or engine.prepare_test)(rows["image"])
+    weights = jax.tree.map(np.asarray, state.variables())
+
+    @jax.jit
+    def score(subnet):
+        logits = engine.net.model.apply(weights, images, engine.net.space.masked(subnet), train=True)
+        targets = losses.smooth_labels(
+            rows["label"], logits.shape[-1], engine.label_smoothing, engine.smoothing_form
+        )
+        return losses.cross_entropy(logits, targets), (logits.argmax(-1) != rows["label"]).mean()
+
+    found = np.array([score(jnp.asarray(subnet)) for subnet in subnets], np.float64)
+    return {"loss": found[:, 0], "error": found[:, 1]}
+
+
+def assert_scores_close(found, expected):
+    for name in ("loss", "error"):
+        assert found[name].dtype == np.float64
+        np.testing.assert_allclose(found[name], expected[name], **TOLERANCE["float32"])
+
+
+@pytest.fixture(scope="module")
+def used():
+    """A scorer that has scored, with all that went in and came out."""
+    engine, state, batch, subnets = make(label_smoothing=0.1, smoothing_form="others")
+    scorer = Scorer(engine, random_subnets(engine, 40, seed=1))
+    before = jax.tree.map(np.array, state)
+    found = scorer(state, subnets, batch)
+    return engine, state, batch, subnets, scorer, before, found
+
+
+def test_scores_are_those_of_each_subnet_alone(used):
+    engine, state, batch, subnets, scorer, _, found = used
+    assert 1 < len(scorer.rungs) <= 2, "several rungs, or there is nothing to test"
+    assert found["loss"].std() > 0.05
+    assert_scores_close(found, by_hand(engine, state, batch, subnets))
+
+
+def test_scores_are_in_the_order_of_the_subnets(used):
+    _, state, batch, subnets, scorer, _, found = used
+    order = np.random.default_rng(2).permutation(len(subnets))
+    again = scorer(state, subnets[order], batch)
+    np.testing.assert_array_equal(again["loss"], found["loss"][order])
+
+
+def test_error_is_a_share_of_the_images(used):
+    _, _, batch, _, _, _, found = used
+    images = len(batch["label"])
+    assert ((found["error"] >= 0) & (found["error"] <= 1)).all()
+    np.testing.assert_allclose(found["error"] * images, np.round(found["error"] * images), atol=1e-4)
+
+
+def test_state_does_not_change(used):
+    _, state, _, _, _, before, _ = used
+    assert_trees_equal(state, before)
+
+
+def test_new_subnets_compile_nothing(used):
+    engine, state, batch, subnets, scorer, _, _ = used
+    scorer(state, engine.net.space.largest[None], batch)
+    compiled = scorer.programs.compiles
+    for seed in range(3, 6):
+        scorer(state, random_subnets(engine, 5, seed), batch)
+    scorer(state, subnets[:1], batch)
+    assert scorer.programs.compiles == compiled <= engine.max_programs
+
+
+def test_loss_is_smoothed_as_training_is(used):
+    engine, state, batch, subnets, _, _, found = used
+    plain = Scorer(dataclasses.replace(engine, label_smoothing=0.0, policy="masked"))
+    assert np.abs(plain(state, subnets, batch)["loss"] - found["loss"]).max() > 0.01
+
+
+def test_subnet_beyond_the_rungs_runs_at_full_size():
+    engine, state, batch, subnets = make(4)
+    small = np.minimum(subnets, engine.net.space.uniform(0.5))
+    scorer = Scorer(engine, small)
+    mixed = np.concatenate([small[:2], engine.net.space.largest[None]])
+    assert_scores_close(scorer(state, mixed, batch), by_hand(engine, state, batch, mixed))
+    largest = tuple(engine.net.space.largest.tolist())
+    assert largest in {key[1] for key, _ in scorer.programs.live()}
+
+
+def test_inactive_weights_do_not_leak():
+    """Everything beyond a rung's subnets is NaN, and no score changes by a bit."""
+    engine, state, batch, _ = make(1)
+    space = engine.net.space
+    subnets = np.stack([space.uniform(0.5), space.uniform(0.3)])
+    scorer = Scorer(engine, space.largest[None])  # the rung is larger than both
+    half = tuple(int(n) for n in subnets[0])
+    keep = jax.tree.map(lambda x: np.array(x.shape), engine.net.cut(state.variables(), half))
+
+    def poison(value, kept):
+        inside = np.ones(value.shape, bool)
+        for axis, count in enumerate(kept):
+            inside &= (np.arange(value.shape[axis]) < count).reshape(-1, *[1] * (value.ndim - axis - 1))
+        return np.where(inside, value, np.nan)
+
+    poisoned = jax.tree.map(poison, jax.tree.map(np.asarray, dict(state.variables())), keep)
+    assert np.isnan(poisoned["params"]["stem"]["kernel"]).any()
+    bad = dataclasses.replace(state, params=poisoned["params"], affine={"shared": poisoned["affine"]})
+    clean, found = (scorer(s, subnets, batch) for s in (state, sharding.put_replicated(engine.mesh, bad)))
+    np.testing.assert_array_equal(found["loss"], clean["loss"])
+    assert np.isfinite(found["loss"]).all()
+
+
+def test_key_prepares_images_as_for_training_once():
+    engine, state, batch, subnets = make(3, policy="masked")
+    calls = []
+
+    def shifted(key, images):
+        calls.append(1)
+        return images / 255 + jax.random.normal(key, images.shape)
+
+    engine = dataclasses.replace(engine, prepare_train=shifted)
+    scorer, key = Scorer(engine), jax.random.key(7)
+    found = scorer(state, subnets, batch, key=key)
+    assert len(calls) == 1
+    assert_scores_close(found, by_hand(engine, state, batch, subnets, lambda images: shifted(key, images)))
+    other = scorer(state, subnets, batch, key=jax.random.key(8))
+    assert np.abs(other["loss"] - found["loss"]).max() > 0.01
+
+
+@pytest.mark.parametrize("split", ["batch", "subnets"])
+def test_eight_devices_give_the_scores_of_one(split):
+    engine, state, batch, subnets = make(11, devices=8, label_smoothing=0.1)
+    scorer = Scorer(engine, random_subnets(engine, 40, seed=1), split=split)
+    assert_scores_close(scorer(state, subnets, batch), by_hand(engine, state, batch, subnets))
+    (key, program), *_ = [item for item in scorer.programs.live() if item[0][0] == split]
+    assert ("all-reduce" in program.as_text()) == (split == "batch"), key
+
+
+def test_auto_measures_both_and_keeps_one(monkeypatch):
+    engine, state, batch, subnets = make(4, devices=2, policy="masked")
+    for slow in ("batch", "subnets"):
+        clock, scorer = [0.0], Scorer(engine)
+        run = scorer._run
+
+        def timed(weights, rows, prepared, calls, run=run, clock=clock, slow=slow):
+            clock[0] += len(calls) * (10 if prepared.split == slow else 1)
+            return run(weights, rows, prepared, calls)
+
+        monkeypatch.setattr(scorer, "_run", timed)
+        monkeypatch.setattr(scoring.time, "perf_counter", lambda clock=clock: clock[0])
+        assert_scores_close(scorer(state, subnets, batch), by_hand(engine, state, batch, subnets))
+        assert scorer.split == ({"batch", "subnets"} - {slow}).pop()
+
+
+def test_batch_that_devices_cannot_share_is_scored_by_subnets_or_refused():
+    engine, batch = engine_of(devices=3, policy="masked"), next(batches(1))
+    state, subnets = decided(engine), random_subnets(engine, 3)
+    scorer = Scorer(engine)
+    assert_scores_close(scorer(state, subnets, batch), by_hand(engine, state, batch, subnets))
+    assert scorer.split == "subnets"
+    with pytest.raises(UserError, match="multiple of 3 images"):
+        Scorer(engine, split="batch")(state, subnets, batch)
+
+
+def test_rungs_are_sizes_that_layers_can_have_and_cpus_compute_well():
+    net = named("s_shufflenet", small_images=True, multiplier=0.25, units=(2, 1, 1))
+    engine = dataclasses.replace(engine_of(policy="auto"), net=net)
+    draws = random_subnets(engine, 50)
+    scorer = Scorer(engine, draws)
+    assert any(group.multiple_of > 1 for group in net.space.groups)
+    for group, sizes in zip(net.space.groups, scorer.rungs.T, strict=True):
+        assert all(n == group.channels or n % group.multiple_of == n % scoring.CPU_STEP == 0 for n in sizes)
+    assert all(rungs.cover(scorer.rungs, draw) is not None for draw in draws)
+
+
+@pytest.mark.parametrize("width", [1, 2, 4, 8])
+def test_every_subnet_is_planned_once_in_a_program_that_covers_it(width):
+    engine, *_, subnets = make(50, devices=width)
+    scorer = Scorer(engine, random_subnets(engine, 40, seed=1), split="subnets")
+    calls = scorer._plan(subnets)
+    assert {row for call in calls for row in call.rows} == set(range(50))
+    assert all((subnets[call.rows] <= np.array(call.sizes)).all() for call in calls)
+    assert sum(len(set(call.rows.tolist())) for call in calls) == 50
+    whole = -(-50 // width)
+    assert whole <= len(calls) <= whole + len(scorer.rungs)
+
+
+def test_rest_of_a_rung_fills_a_larger_one():
+    members, sizes = [[0, 1, 2], [3, 4, 5]], np.array([[2], [4]])
+    subnets = np.array([[1]] * 3 + [[3]] * 3)
+    scoring._fill_up(members, sizes, subnets, 4)
+    assert members == [[0, 1, 2], [3, 4, 5]], "three do not fit into one place"
+    members = [[0], [3, 4, 5]]
+    scoring._fill_up(members, sizes, subnets, 4)
+    assert members == [[], [3, 4, 5, 0]]
+    members = [[3], [0, 1, 2]]
+    scoring._fill_up(members, np.array([[4], [2]]), subnets, 4)
+    assert members == [[3], [0, 1, 2]], "a rung that costs more need not cover"
+
+
+def test_no_subnets_give_no_scores(used):
+    engine, state, batch, _, scorer, *_ = used
+    found = scorer(state, np.zeros((0, len(engine.net.space.groups)), np.int32), batch)
+    assert {name: len(values) for name, values in found.items()} == {"loss": 0, "error": 0}
+
+
+def test_wrong_subnets_are_refused_with_the_row(used):
+    engine, state, batch, subnets, scorer, *_ = used
+    with pytest.raises(UserError, match="row 1: expected"):
+        scorer(state, np.stack([subnets[0], engine.net.space.largest + 1]), batch)
+    with pytest.raises(UserError, match=r"expected int32 \[N, "):
+        scorer(state, subnets[0], batch)
+    with pytest.raises(UserError, match="expected one of auto, batch, subnets"):
+        Scorer(engine, split="both")
+
+
+@pytest.mark.slow
+def test_two_processes_give_the_scores_of_one():
+    script = (
+        "import jax, numpy as np; from slimjax import sharding; sharding.initialize_processes(); jax.devices(); "
+        "from test_scoring import *; "
+        "found = [Scorer(e, split=split)(s, n, b)['loss'] for split in ('batch', 'subnets', 'auto') "
+        "for e, s, b, n in [two_processes()]]; "
+        "print('LOSSES', *(found[0].round(3)), all(np.allclose(f, found[0], rtol=1e-3) for f in found))"
+    )
+    launch = ["launch/local.sh", "2", "--", sys.executable, "-c", script]
+    run = {"cwd": REPOSITORY, "check": True, "capture_output": True, "text": True}
+    answer = subprocess.run(launch, env=environment(SLIMJAX_TIMEOUT="60", PYTHONPATH="tests:."), **run)
+    lines = [line[line.index("LOSSES") :] for line in answer.stdout.splitlines() if "LOSSES" in line]
+    engine, state, batch, subnets = make(5, policy="masked")
+    expected = by_hand(engine, state, batch, subnets)["loss"]
+    for line in lines:
+        _, *values, agree = line.split()
+        assert agree == "True"
+        np.testing.assert_allclose([float(value) for value in values], expected, atol=2e-3)
+    assert len(lines) == 2
+
+
+def two_processes():
+    """The same as `make(5)`, each process with its half of the batch."""
+    engine = engine_of(policy="masked", max_programs=5, devices=2)
+    half = 8 * jax.process_index()
+    rows = {name: value[half : half + 8] for name, value in next(batches(1)).items()}
+    return engine, decided(engine), sharding.put_batch(engine.mesh, rows), random_subnets(engine, 5)
