@@ -9,6 +9,7 @@ from typing import Any
 
 # Those of profiling.tpu, which takes seconds to import; a test holds them together.
 BENCH_TARGETS = ("cpu", "tpu-v4", "tpu-v5e", "tpu-v5p", "tpu-v6e")
+NETWORK = ("multiplier", "num_classes", "image_size", "divisor")
 # Those of costs, likewise.
 CONVENTIONS = ("plain", "slimmable", "joslim", "tfnas")
 
@@ -96,11 +97,12 @@ def define_network(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--multiplier", type=float, help="of all channels, for example 2 for ResNet-20 2x")
     parser.add_argument("--num-classes", "--num_classes", type=int)
     parser.add_argument("--image-size", "--image_size", type=int, help="pixels of a side")
+    parser.add_argument("--divisor", type=int, help="channels in multiples of it (default: the model's rule)")
 
 
 def network(arguments: argparse.Namespace) -> dict[str, Any]:
     """What `define_network` defines, as arguments of `supernet.named`."""
-    given = {key: getattr(arguments, key) for key in ("multiplier", "num_classes", "image_size")}
+    given = {key: getattr(arguments, key) for key in NETWORK}
     return {"name": arguments.model} | {key: value for key, value in given.items() if value is not None}
 
 

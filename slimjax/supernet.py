@@ -98,26 +98,29 @@ def named(
     image_size: int | None = None,
     dtype: str = "float32",
     min_width: float | None = None,
+    divisor: int | None = None,
     convention: str | None = None,
 ) -> Supernet:
     """The supernet of a model's name, as its paper has it where nothing else is said.
 
     Args:
       multiplier: of all channels; `image_size`: pixels of a side.
+      divisor: all channel counts are multiples of it.
 
     Raises:
       UserError: an unknown name, or a value that the network cannot have.
     """
     entry = models.lookup(name)
     options = _given(multiplier=_whole(multiplier), num_classes=num_classes)
-    for key, value in {**options, **_given(image_size=image_size)}.items():
+    for key, value in {**options, **_given(image_size=image_size, divisor=divisor)}.items():
         if not 0 < value < math.inf:  # NaN fails here too
             raise UserError(f"--{key.replace('_', '-')}: expected a positive number, got {value}.")
     if isinstance(options.get("multiplier"), float) and isinstance(entry.defaults.get("multiplier"), int):
         raise UserError(f"--multiplier: expected a whole number for {name}, got {multiplier}.")
     shape = entry.image_shape if image_size is None else (image_size, image_size, entry.image_shape[-1])
     entry = dataclasses.replace(entry, convention=convention or entry.convention)
-    return make_supernet(entry, entry.build(dtype=jnp.dtype(dtype), **options), shape, min_width=min_width)
+    rounding = None if divisor is None else Rounding("multiple", divisor)
+    return make_supernet(entry, entry.build(dtype=jnp.dtype(dtype), **options), shape, rounding, min_width)
 
 
 def _given(**options: Any) -> dict[str, Any]:

@@ -173,10 +173,16 @@ def test_nearest_between_goes_where_all_channels_would_round_at_once():
     assert cost(found) == pytest.approx(0.95, abs=1 / 80)
 
 
-@pytest.mark.parametrize("end", [0.5, 1.0])
-def test_nearest_between_reaches_its_ends(end):
-    found = bayes.nearest_between(lambda widths: widths.mean(axis=-1), np.full(3, 0.5), np.ones(3), end)
-    assert found.tolist() == [end] * 3
+def test_nearest_between_reaches_its_ends_exactly():
+    """A width that a rounding error takes below a whole channel would truncate to a channel less."""
+
+    def cost(widths):
+        return widths.mean(axis=-1)
+
+    for a, b in np.random.default_rng(0).uniform(0.25, 1, (50, 2, 6)):
+        low, high = np.minimum(a, b), np.maximum(a, b)
+        assert bayes.nearest_between(cost, low, high, cost(high)).tolist() == high.tolist()
+        assert bayes.nearest_between(cost, low, high, cost(low)).tolist() == low.tolist()
 
 
 def test_visited_costs_are_uniform_where_random_widths_are_not():

@@ -123,6 +123,8 @@ def test_arguments_that_no_verb_knows_are_refused(refused, arguments, parts):
         ),
         (["--num-classes", "-1"], ["--num-classes: expected a positive number, got -1"]),
         (["--image-size", "0"], ["--image-size: expected a positive number, got 0"]),
+        (["--divisor", "0"], ["--divisor: expected a positive number, got 0"]),
+        (["--divisor", "4", "--subnet", '{"stage1": 6}'], ["stage1: 6 (legal: 4 to 16 in steps of 4)"]),
     ],
 )
 def test_cost_refuses(refused, arguments, parts):

@@ -52,9 +52,18 @@ def test_accelerators_get_the_plain_convolution(platform):
 
 
 @pytest.mark.parametrize(
-    ("channels", "out", "stride", "groups"), [(64, 64, 1, 1), (16, 16, 2, 1), (16, 16, 1, 16), (16, 16, 1, 4)]
+    ("channels", "out", "stride", "groups"),
+    [
+        (64, 64, 1, 1),
+        (20, 20, 1, 1),
+        (11, 11, 1, 1),
+        (16, 15, 1, 1),
+        (16, 16, 2, 1),
+        (16, 16, 1, 16),
+        (16, 16, 1, 4),
+    ],
 )
-def test_wide_strided_and_grouped_convolutions_are_plain(channels, out, stride, groups):
+def test_wide_uneven_strided_and_grouped_convolutions_are_plain(channels, out, stride, groups):
     x, kernel = arrays(channels // groups, out, dtype=jnp.float32)
     x = jnp.tile(x, (1, 1, 1, groups))
     trace = jax.make_jaxpr(lambda x, kernel: convolution.convolve(x, kernel, stride, groups))(x, kernel)

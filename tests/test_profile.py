@@ -71,6 +71,21 @@ def test_a_second_profile_asks_nothing_again(folder, table, monkeypatch, capsys)
     assert first["units"] == second["units"]
 
 
+def test_inner_points_lie_in_the_middle_of_steps_of_four_where_any_count_is_legal():
+    assert profile._spread(np.arange(16, 65), 5).tolist() == [16, 26, 38, 50, 64]
+    assert profile._spread(np.arange(4, 17), 4).tolist() == [4, 6, 10, 16]
+    assert profile._spread(np.arange(8, 65, 8), 5).tolist() == [8, 24, 32, 48, 64]
+
+
+def test_interpolation_between_middles_of_steps_is_unbiased():
+    """A latency that rises in steps of four channels, read on a grid, is right on average."""
+    legal = np.arange(16, 65)
+    steps = -(-legal // 4) * 4.0
+    grid = profile._spread(legal, 5)
+    read = np.interp(legal, grid, steps[np.searchsorted(legal, grid)])
+    assert abs((read / steps - 1).mean()) < 0.01
+
+
 def test_another_batch_has_readings_of_its_own(folder, table):
     network = {"name": "resnet8", "image_size": 8}
     paths = {

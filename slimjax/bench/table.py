@@ -42,7 +42,7 @@ def run(path: str, subnets: int, seed: int = 0, **settings: Any) -> dict[str, An
                 f"{path} is of {table.about['device']}; this is {hello['device']}. Profile it here."
             )
         readings = plan.readings(hello, network=own["network"])
-        sweep.sweep(tasks, askers, readings, plan.retries)
+        sweep.sweep(tasks, askers, readings, plan.retries, "compare", "network")
     whole = np.array([readings.found[task]["median_ms"] for task in tasks])
     summed = net.latency(table)(rows)
     return {

@@ -25,6 +25,9 @@ from slimjax.units import Unit
 
 CACHE = "~/.cache/slimjax/latency"
 
+FILLED = 4
+"""Channels that hardware computes at a time, at least."""
+
 STAIRS = 64
 """Channel counts of the picture of a table."""
 
@@ -175,10 +178,17 @@ def _count(axes: int, points: int) -> int:
 def _spread(legal: np.ndarray, count: int) -> np.ndarray:
     """`count` of the legal values at most, nearest to even distances, both ends among them.
 
-    Of two that are as near, the one with more factors of two, which suits hardware.
+    Hardware fills channels up to a multiple of four or more, and latency rises in such steps. Where the legal
+    counts are finer than that, the inner points lie in the middle of a step: interpolation is then above
+    as much as below. Of two that are as near, the one with more factors of two is taken.
     """
+    if count >= len(legal):
+        return legal
     wanted = np.linspace(legal[0], legal[-1], count)
-    return np.unique([min(legal.tolist(), key=lambda n: (abs(n - value), -(n & -n))) for value in wanted])
+    middles = legal[legal % FILLED == FILLED // 2]
+    inner = middles if len(middles) >= count - 2 and np.diff(legal).min() < FILLED // 2 else legal
+    nearest = [min(inner.tolist(), key=lambda n: (abs(n - value), -(n & -n))) for value in wanted[1:-1]]
+    return np.unique([legal[0], *nearest, legal[-1]])
 
 
 def _tasks(key: str, grid: Grid) -> list[Task]:

@@ -55,8 +55,18 @@ class Readings:
                 json_file.write_lines(file, [{"unit": task[0], "sizes": task[1], "reading": reading}])
 
 
-def sweep(tasks: Sequence[Task], askers: Sequence[Ask], readings: Readings, retries: int = 2) -> None:
+def sweep(
+    tasks: Sequence[Task],
+    askers: Sequence[Ask],
+    readings: Readings,
+    retries: int = 2,
+    label: str = "profile",
+    unit: str = "entry",
+) -> None:
     """Fills `readings` with all tasks; each asker is used by one thread at a time.
+
+    Args:
+      label, unit: for the line of progress (`Progress`).
 
     Raises:
       RunError: naming the tasks that failed `1 + retries` times; all others are kept.
@@ -79,7 +89,7 @@ def sweep(tasks: Sequence[Task], askers: Sequence[Ask], readings: Readings, retr
         else:
             readings.keep(task, reading)
 
-    progress = Progress(done + len(waiting), "profile", unit="entry", start=done)
+    progress = Progress(done + len(waiting), label, unit=unit, start=done)
     with progress, ThreadPoolExecutor(len(askers)) as pool:
         for _ in pool.map(take, waiting):  # interrupted, it cancels what has not begun
             progress.advance()

@@ -323,12 +323,16 @@ def nearest_between(cost: CostRatio, a: np.ndarray, b: np.ndarray, target: float
     low, high = 0.0, 1.0
     for _ in range(2):
         shares = np.linspace(low, high, POINTS_ON_A_SEGMENT)
-        points = a + shares[:, None] * (b - a)
+        points = _mix(a, b, shares[:, None])
         above = cost(points) - target
         passes = np.flatnonzero((above[1:] > 0) != (above[:-1] > 0))
         cell = int(passes[0]) if len(passes) else min(int(np.abs(above).argmin()), len(shares) - 2)
         low, high = shares[cell : cell + 2].tolist()
-    near, far = a + low * (b - a), a + high * (b - a)
-    turns = np.where(np.tri(len(a) + 1, len(a), -1, bool), far, near)
+    turns = np.where(np.tri(len(a) + 1, len(a), -1, bool), _mix(a, b, high), _mix(a, b, low))
     points = np.concatenate([points, turns])
     return points[np.abs(cost(points) - target).argmin()]
+
+
+def _mix(a: np.ndarray, b: np.ndarray, share: np.ndarray | float) -> np.ndarray:
+    """(1 - share) a + share b, exact where the share is 0 or 1 and where a = b."""
+    return np.clip((1 - share) * a + share * b, np.minimum(a, b), np.maximum(a, b))
