@@ -74,6 +74,24 @@ def run_evaluate(arguments: argparse.Namespace, rest: list[str]) -> None:
     _print_rows(arguments, evaluate_run.run(arguments.workdir, _floats("--widths", arguments.widths), subnet))
 
 
+def run_search(arguments: argparse.Namespace, rest: list[str]) -> None:
+    """Find the best subnets of a trained network under budgets, and save them as architecture files."""
+    from slimjax import search_run
+
+    _no_more(rest)
+    _start_jax()
+    search = search_run.Search(
+        arguments.workdir,
+        tuple(arguments.budget),
+        arguments.method,
+        arguments.images,
+        arguments.trials,
+        arguments.split,
+        arguments.seed,
+    )
+    _print_rows(arguments, search_run.run(search))
+
+
 def run_cost(arguments: argparse.Namespace, rest: list[str]) -> None:
     """Count MACs, parameters and peak memory of a network at a width."""
     from slimjax import cost_query
@@ -235,6 +253,7 @@ VERBS: Mapping[str, tuple[Verb, Callable[[argparse.ArgumentParser], None]]] = Ma
     {
         "train": (run_train, options.define_train),
         "evaluate": (run_evaluate, options.define_evaluate),
+        "search": (run_search, options.define_search),
         "cost": (run_cost, options.define_cost),
         "profile": (run_profile, options.define_profile),
         "report": (run_report, options.define_report),

@@ -9,6 +9,8 @@ from typing import Any
 
 # Those of profiling.tpu, which takes seconds to import; a test holds them together.
 BENCH_TARGETS = ("cpu", "tpu-v4", "tpu-v5e", "tpu-v5p", "tpu-v6e")
+# Those of search_run, likewise.
+METHODS = ("bayes", "evolution", "greedy", "history")
 NETWORK = ("multiplier", "num_classes", "image_size", "divisor")
 # Those of costs, likewise.
 CONVENTIONS = ("plain", "slimmable", "joslim", "tfnas")
@@ -62,6 +64,25 @@ def define_evaluate(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--workdir", required=True, type=_directory, help="of a training run")
     parser.add_argument("--widths", help="uniform widths, such as 0.25,0.3,1")
     parser.add_argument("--subnet", help="channels by group, such as '{\"stage1\": 8}'; others stay full")
+
+
+def define_search(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--workdir", required=True, type=_directory, help="of a training run")
+    parser.add_argument(
+        "--budget",
+        required=True,
+        nargs="+",
+        help="such as 'macs<=0.5' (a fraction of the largest network's) or 'latency_ms<=3.2@table.json'",
+    )
+    parser.add_argument(
+        "--method", choices=METHODS, default="bayes", help="history: what Joslim's training has visited"
+    )
+    parser.add_argument("--trials", type=int, default=200, help="for bayes, evolution (default: 200)")
+    parser.add_argument("--images", type=int, help="to score on (default: the config's scoring.images)")
+    parser.add_argument(
+        "--split", choices=["holdout", "train"], default="holdout", help="of these images (default: holdout)"
+    )
+    parser.add_argument("--seed", type=int, default=0)
 
 
 def define_compile(parser: argparse.ArgumentParser) -> None:

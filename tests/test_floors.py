@@ -27,6 +27,7 @@ FLOORS = [
     {"plan", "evaluate", "cost_query", "compile_query"},
     {"train"},
     {"evaluate_run", "bench"},
+    {"search_run"},
     {"cli"},
     {"__main__"},
 ]

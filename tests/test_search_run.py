@@ -1,0 +1,124 @@
+"""`slimjax search`: what it finds fits, is written down, can be trained again, and survives being stopped."""
+
+import json
+
+import pytest
+from ml_collections import ConfigDict
+from test_joslim import QUICK
+from test_train import small
+
+from slimjax import architecture, cli, config_file, options, recipes, search_run
+from slimjax.build import build
+from slimjax.errors import UserError
+from slimjax.evaluate import Scores
+from slimjax.search import trials
+from slimjax.search_run import METHODS, Search
+from slimjax.train import train
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """The workdir of a short Joslim run."""
+    config = small(steps=24, checkpoint_every=24)
+    config.algorithm = recipes.joslim(steps_per_round=2)
+    config.algorithm.search = ConfigDict(QUICK)
+    config.data.holdout = 200
+    config.scoring.images = 64
+    config.evaluation.widths = (1.0,)
+    directory = tmp_path_factory.mktemp("trained")
+    train(config, str(directory))
+    return str(directory)
+
+
+BUDGETS = ("macs<=0.5", "macs<=0.25")
+
+
+@pytest.mark.parametrize("method", sorted(METHODS))
+def test_found_subnets_fit_their_budgets_and_are_written_down(trained, method):
+    rows = search_run.run(Search(trained, BUDGETS, method, trials=30))
+    full = build(search_run.load_config(trained)).net
+    most = float(full.macs(full.space.largest))
+    assert {row["name"] for row in rows} == set(BUDGETS)
+    for row in rows:
+        share = float(row["name"].partition("<=")[2])
+        assert row["macs"] <= share * most
+        found = architecture.load(f"{trained}/search-{method}/{row['name'].replace('<=', '-')}.json")
+        assert found.channels == row["channels"]
+        assert found.costs["macs"] == row["macs"]
+        assert found.how["method"] == method
+        assert found.accuracy["top1"] == row["top1"]
+
+
+def test_found_subnets_can_be_trained_as_one_snet(trained):
+    search_run.run(Search(trained, BUDGETS, "history"))
+    path = f"{trained}/search-history/retrain.py"
+    assert path in architecture.load(f"{trained}/search-history/macs-0.5.json").retrain
+    experiment = build(config_file.load(path, []))
+    assert [slot.name for slot in experiment.algorithm.slots] == ["macs-0.5", "macs-0.25"]
+    for slot in experiment.algorithm.slots:
+        found = architecture.load(f"{trained}/search-history/{slot.name}.json")
+        assert slot.subnet == tuple(found.subnet(experiment.net.space).tolist())
+
+
+def test_a_stopped_search_goes_on(trained, monkeypatch):
+    """Stopped at the fourth request for scores, it ends with the log of a search that was not."""
+    unbroken = Search(trained, ("macs<=0.4",), "bayes", trials=25)
+    rows = search_run.run(unbroken)
+    log = f"{trained}/search-bayes/trials.jsonl"
+    whole = [trial._replace(time=None) if hasattr(trial, "_replace") else trial for trial in trials.read(log)]
+    assert len(whole) == 50
+    real, calls = Scores.at, []
+
+    def failing(self, *arguments):
+        score = real(self, *arguments)
+
+        def counted(subnets):
+            calls.append(1)
+            if len(calls) == 4:
+                raise KeyboardInterrupt
+            return score(subnets)
+
+        return counted
+
+    with open(log, "w"):
+        pass
+    with monkeypatch.context() as patch:
+        patch.setattr(Scores, "at", failing)
+        with pytest.raises(KeyboardInterrupt):
+            search_run.run(unbroken)
+    assert search_run.run(unbroken) == rows
+    again = trials.read(log)
+    assert [(t.trial, t.state, t.channels, t.score) for t in again] == [
+        (t.trial, t.state, t.channels, t.score) for t in whole
+    ]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"budgets": ("macs<0.5",)}, "expected COST<=NUMBER"),
+        ({"budgets": ("flops<=0.5",)}, "expected one of macs, params"),
+        ({"budgets": ("macs<=0.5", "params<=0.5")}, "all budgets of one search are on one cost"),
+        ({"budgets": ("latency_ms<=3",)}, "latency_ms needs a table"),
+        ({"budgets": ("macs<=0.001",), "method": "evolution"}, "budget: expected a cost of at least"),
+        ({"budgets": ("macs<=0.001",), "method": "history"}, "none within"),
+        ({"images": 1000}, "expected at most 200 .in the split holdout"),
+    ],
+)
+def test_what_cannot_be_searched_is_refused(trained, changes, message):
+    with pytest.raises(UserError, match=message):
+        search_run.run(Search(**{"directory": trained, "budgets": BUDGETS, "trials": 30, **changes}))
+
+
+def test_search_answers_with_one_line_of_json(trained, capsys):
+    code = cli.main(
+        ["search", "--workdir", trained, "--budget", "macs<=0.5", "--method", "history", "--json"]
+    )
+    lines = capsys.readouterr().out.splitlines()
+    assert code == 0
+    assert len(lines) == 1
+    assert json.loads(lines[0])
+
+
+def test_the_command_line_knows_all_methods():
+    assert sorted(options.METHODS) == sorted(METHODS)
