@@ -131,11 +131,17 @@ def run_profile(arguments: argparse.Namespace, rest: list[str]) -> None:
 
 
 def run_report(arguments: argparse.Namespace, rest: list[str]) -> None:
-    """Draw latency tables, of several targets or networks, on one page."""
+    """Draw several runs' fronts, or latency tables of several targets or networks, on one page."""
+    _no_more(rest)
+    if arguments.workdir:
+        from slimjax import fronts
+
+        compared = fronts.write(arguments.out, arguments.workdir, arguments.command)
+        _print_answer(arguments, {"out": arguments.out, "runs": compared})
+        return
     from slimjax import latency
     from slimjax.profiling import page
 
-    _no_more(rest)
     page.write(arguments.out, [latency.load(path) for path in arguments.tables], arguments.command)
     _print_answer(arguments, {"out": arguments.out})
 

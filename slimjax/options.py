@@ -147,7 +147,11 @@ def define_profile(parser: argparse.ArgumentParser) -> None:
 
 
 def define_report(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--tables", required=True, nargs="+", metavar="FILE", help="latency tables")
+    what = parser.add_mutually_exclusive_group(required=True)
+    what.add_argument("--tables", nargs="+", metavar="FILE", help="latency tables")
+    what.add_argument(
+        "--workdir", nargs="+", metavar="DIR", type=_directory, help="finished runs, four at most"
+    )
     parser.add_argument("--out", required=True, help="the page, an HTML file")
 
 

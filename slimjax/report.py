@@ -44,6 +44,8 @@ class Curve:
 
 
 DASH = "-"
+BINS = 20
+"""Of a histogram of costs from 0 to 1."""
 COLUMNS = ("width", "MACs", "params", "top-1", "uncalibrated", "loss", "channels")
 
 # Stand-ins in the drawing for what the page's style sheet decides: dark or light.
@@ -112,6 +114,28 @@ def write_latencies(
     write_page(path, title, figures, "Tables", tuple(summaries[0]), rows, command)
 
 
+def write_fronts(
+    path: epath.PathLike,
+    *,
+    fronts: Mapping[str, Sequence[tuple[float, float]]],
+    visited: Mapping[str, Sequence[float]],
+    summaries: Sequence[Mapping[str, Any]],
+    command: str,
+) -> None:
+    """Writes one HTML page about several runs.
+
+    Args:
+      fronts: (MACs, top-1 from 0 to 1) of each run's subnets, by name; at most as many as `SERIES`.
+      visited: costs from 0 to 1 of what their searches tried.
+      summaries: numbers by column, one row for each run.
+    """
+    figures = [Markup(draw_fronts(fronts))]
+    if visited:
+        figures.append(Markup(draw_visited(visited)))
+    rows = [tuple(_short(value) for value in row.values()) for row in summaries]
+    write_page(path, "Fronts", figures, "Runs", tuple(summaries[0]), rows, command)
+
+
 def write_page(
     path: epath.PathLike,
     title: str,
@@ -141,10 +165,7 @@ def write_page(
 def draw_front(rows: Sequence[FrontRow]) -> str:
     """Returns an SVG of top-1 over MACs, calibrated and not, each calibrated point labelled by its width."""
     figure, axes = _new_figure("MACs", "top-1 (%)")
-    axes.set_xscale("log")
-    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-    axes.xaxis.set_major_formatter(EngFormatter(sep=""))
-    axes.xaxis.set_minor_locator(NullLocator())
+    _scale_macs(axes)
     for key, label, colour, marker in (
         ("top1_uncalibrated", "uncalibrated", UNCALIBRATED, "s--"),
         ("top1", "calibrated", CALIBRATED, "o-"),
@@ -156,6 +177,32 @@ def draw_front(rows: Sequence[FrontRow]) -> str:
     _label_points(axes, rows)
     _finish(axes)
     return _to_svg(figure, "Top-1 accuracy over MACs")
+
+
+def draw_fronts(fronts: Mapping[str, Sequence[tuple[float, float]]]) -> str:
+    """Returns an SVG of top-1 over MACs, a line for each run."""
+    figure, axes = _new_figure("MACs", "top-1 (%)")
+    _scale_macs(axes)
+    for (name, points), colour in zip(fronts.items(), SERIES, strict=False):
+        macs, top1 = zip(*sorted(points), strict=True)
+        percent = [100 * value for value in top1]
+        axes.plot(macs, percent, "o-", color=colour, label=name, markersize=4, linewidth=1.2)
+    _finish(axes)
+    return _to_svg(figure, "Fronts of several runs")
+
+
+def draw_visited(visited: Mapping[str, Sequence[float]]) -> str:
+    """Returns an SVG of histograms of visited costs, a line of steps for each run."""
+    figure, axes = _new_figure("cost, a fraction of the largest network's", "subnets visited")
+    for (name, costs), colour in zip(visited.items(), SERIES, strict=False):
+        counts = [0] * BINS
+        for cost in costs:
+            counts[min(BINS - 1, int(cost * BINS))] += 1
+        edges = [i / BINS for i in range(BINS + 1)]
+        axes.stairs(counts, edges, color=colour, linewidth=1.5)
+        axes.plot([], [], color=colour, label=name)
+    _finish(axes)
+    return _to_svg(figure, "Visited costs")
 
 
 def draw_loss(curves: Mapping[str, tuple[list[int], list[float]]]) -> str:
@@ -202,6 +249,10 @@ def _count(value: float | None) -> str:
     return f"{value:g}"
 
 
+def _short(value: Any) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
 def _percent(fraction: float | None) -> str:
     return DASH if fraction is None else f"{100 * fraction:.2f}%"
 
@@ -230,6 +281,13 @@ def _new_figure(xlabel: str, ylabel: str) -> tuple[Figure, Axes]:
     axes.grid(color=INK, alpha=0.12, linewidth=0.8)
     axes.margins(x=0.08, y=0.12)
     return figure, axes
+
+
+def _scale_macs(axes: Axes) -> None:
+    axes.set_xscale("log")
+    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.xaxis.set_major_formatter(EngFormatter(sep=""))
+    axes.xaxis.set_minor_locator(NullLocator())
 
 
 def _label_points(axes: Axes, rows: Sequence[FrontRow]) -> None:

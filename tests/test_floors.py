@@ -24,7 +24,7 @@ FLOORS = [
     {"algorithms"},
     {"config", "config_file"},
     {"recipes", "build"},
-    {"plan", "evaluate", "cost_query", "compile_query"},
+    {"plan", "evaluate", "cost_query", "compile_query", "fronts"},
     {"train"},
     {"evaluate_run", "bench"},
     {"search_run"},
