@@ -44,8 +44,9 @@ def load(directory: str) -> Run:
     try:
         rows = json.loads((folder / "front.json").read_text())
         run = Run(folder.name, rows, _visited(folder / "trials.jsonl"))
-        assert len(run.points) and np.isfinite(run.points).all()
-    except (ValueError, KeyError, TypeError, AssertionError) as error:
+        if not run.points.size or not np.isfinite(run.points).all():
+            raise ValueError("none, or numbers that are not finite")
+    except (ValueError, KeyError, TypeError) as error:
         raise UserError(f"{folder / 'front.json'}: expected rows with loss and macs ({error}).") from error
     return run
 
