@@ -109,7 +109,9 @@ def _found(
     score = Scores(experiment).at(state, 0, METHODS[search.method])
     found: dict[str, Subnet] = {}
     for name, searcher in _searchers(search, experiment.net, budgets[0].objective, list(limits.values())):
-        path = Path(search.directory) / f"search-{search.method}" / f"trials{name}.jsonl"
+        # What scores depend on is in the log's name: other weights or images begin another.
+        about = f"step{int(state.step)}-{search.split}{experiment.config.scoring.images}-seed{search.seed}"
+        path = Path(search.directory) / f"search-{search.method}" / f"trials-{about}{name}.jsonl"
         with TrialLog(path, enabled=jax.process_index() == 0) as log:
             found |= searcher.found(run_search(searcher, score, log, space, cost, how=search.method))
     if lacking := [name for name, limit in limits.items() if target_name(limit) not in found]:
