@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -71,7 +72,11 @@ class Scores:
 
     def __init__(self, experiment: Experiment) -> None:
         self._experiment = experiment
-        self._scorer = Scorer(experiment.engine, experiment.algorithm.step.draws)
+
+    @functools.cached_property
+    def _scorer(self) -> Scorer:
+        """Made when first used: choosing rungs takes a while, and most runs score nothing."""
+        return Scorer(self._experiment.engine, self._experiment.algorithm.step.draws)
 
     def at(self, state: TrainState, step: int, kind: str = "loss") -> Score:
         """A function of subnets [N, G]: "loss" or "error" [N] with the weights of `state`, on the step's own batch."""
