@@ -261,7 +261,7 @@ def _remark(answer: Answer) -> str | None:
 
 def _typical(experiment: Experiment) -> Subnet:
     """Of a sample of proposals, the one that costs what a step costs on average."""
-    algorithm = experiment.algorithm
-    proposals = [algorithm.propose({}, step) for step in range(SAMPLE)]
-    macs = np.array([algorithm.step.executed_macs(rows) for rows in proposals])
+    step = experiment.algorithm.step
+    proposals = step.sampled(SAMPLE)
+    macs = np.array([step.executed_macs(rows) for rows in proposals])
     return proposals[int(abs(macs - macs.mean()).argmin())]

@@ -127,6 +127,12 @@ class ComposedStep:
             lines.append(f"{', '.join(moving)} {'sliced' if self.engine.policy == 'sliced' else 'masked'}")
         return lines
 
+    def sampled(self, count: int) -> Subnet:
+        """int32 [count, R, G]: what `count` steps may be given, from the sample of what will be proposed."""
+        moving = sum(slot.subnet is None for slot in self.slots)
+        rows = np.arange(count * moving) % max(1, len(self.draws))
+        return self.draws[rows].reshape(count, moving, self.draws.shape[1])
+
     def executed_macs(self, draws: Subnet | None = None) -> float:
         """Forward MACs per image that a step executes, on average over `draws` (the step's own sample)."""
         return self._macs(draws, lambda slot, subnet: np.array(self.form_of(slot, subnet).sizes, np.int32))

@@ -10,7 +10,7 @@ import pytest
 from scipy import stats
 from test_layers import named
 
-from slimjax import sharding
+from slimjax import recipes, sharding
 from slimjax.bench import arms, claims, compare
 from slimjax.errors import UserError
 
@@ -72,8 +72,6 @@ def test_unknown_group_is_refused(tmp_path):
 
 
 def tiny_usnet():
-    from slimjax import recipes
-
     config = recipes.embedded("synthetic")
     config.algorithm = recipes.usnet()
     config.algorithm.num_subnets = 3
@@ -82,6 +80,16 @@ def tiny_usnet():
     config.engine.max_programs = 6
     config.devices = 1
     return config
+
+
+def test_bench_step_refuses_an_algorithm_that_needs_a_history():
+    from slimjax.bench import step
+
+    config = tiny_usnet()
+    config.algorithm = recipes.joslim()
+    config.data.holdout = config.scoring.images = 16
+    with pytest.raises(UserError, match="proposes without a history, such as usnet, got joslim"):
+        step.run(config, repeats=2)
 
 
 @pytest.mark.slow

@@ -130,6 +130,17 @@ def test_typical_step_is_compiled():
     assert sample[0] < sample[-1]
 
 
+def test_a_typical_step_of_joslim_has_as_many_subnets_as_it_trains():
+    config = tiny()
+    config.algorithm = recipes.joslim(steps_per_round=2)
+    config.data.holdout = config.scoring.images = 16
+    experiment = build(config)
+    rows = compile_query._typical(experiment)
+    assert rows.shape == (2, len(experiment.net.space.groups))
+    for row in rows:
+        experiment.net.space.check(row)
+
+
 @pytest.mark.parametrize(
     "name", ["imagenet_mobilenet_v2_snet", "imagenet100_mobilenet_v2_usnet", "cifar100_resnet20_usnet"]
 )

@@ -20,10 +20,11 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from slimjax import sharding
+from slimjax.algorithms.base import learn_nothing
 from slimjax.bench.against import torch_side
 from slimjax.build import Experiment, build
 from slimjax.engine import Slot
-from slimjax.errors import RunError
+from slimjax.errors import RunError, UserError
 from slimjax.profiling import hlo, tpu
 from slimjax.programs import peak_bytes
 from slimjax.state import place
@@ -48,6 +49,11 @@ class Arms:
 
     @classmethod
     def of(cls, experiment: Experiment) -> Arms:
+        if experiment.algorithm.observe is not learn_nothing:
+            raise UserError(
+                "bench step: expected an algorithm that proposes without a history, such as usnet, got "
+                f"{experiment.config.algorithm.name}. Its steps are US-Net's, on widths that stay for a round."
+            )
         return cls(experiment, [experiment.algorithm.propose({}, step) for step in range(DRAWS)])
 
     @property
