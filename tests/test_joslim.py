@@ -209,5 +209,5 @@ def test_a_stopped_run_goes_on_to_the_same_trials_and_front(tmp_path):
 def test_held_out_images_are_asked_for_before_training(tmp_path):
     short = config()
     short.data.holdout = 32
-    with pytest.raises(UserError, match=r"scoring\.images: expected at most 32 \\(in the split holdout"):
+    with pytest.raises(UserError, match=r"scoring\.images: expected at most 32 .in the split holdout"):
         train(short, str(tmp_path))
