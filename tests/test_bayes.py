@@ -7,6 +7,7 @@ import logging
 import numpy as np
 import pytest
 from scipy import optimize, stats
+from threadpoolctl import threadpool_info, threadpool_limits
 
 from slimjax import cli
 from slimjax.bench import search as bench
@@ -325,6 +326,18 @@ def test_lower_bound_finds_a_known_front_and_the_authors_bound_stays_at_uniform_
     assert found >= 0.95
     assert found > random
     assert known.share(known.search(70)) <= uniform + 0.02
+
+
+def test_blas_takes_one_thread_while_a_proposal_is_made_and_its_own_again_after(monkeypatch):
+    def threads():
+        return {library["num_threads"] for library in threadpool_info() if library["user_api"] == "blas"}
+
+    within = []
+    fit = bayes.gp.fit
+    monkeypatch.setattr(bayes.gp, "fit", lambda *arguments: within.append(threads()) or fit(*arguments))
+    with threadpool_limits(2, user_api="blas"):
+        proposal()
+        assert (within, threads()) == ([{1}, {1}], {2})
 
 
 def test_no_history_gives_a_random_proposal_of_the_target_cost(caplog):

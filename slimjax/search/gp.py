@@ -16,7 +16,7 @@ import numpy as np
 from scipy import optimize
 from scipy.linalg import lapack
 
-from slimjax.search.kernels import Kernel, over_triangle
+from slimjax.search.kernels import Kernel, over_triangle, spans, threaded
 
 PRIORS = {"lengthscale": (3.0, 6.0), "outputscale": (2.0, 0.15), "noise": (1.1, 0.05)}
 """Shape and rate of the Gamma prior of each, as densities of the values, not of their logarithms."""
@@ -29,6 +29,9 @@ JITTERS = (0.0, 1e-8, 1e-7, 1e-6, 1e-5, 1e-4, 1e-3)
 
 SUBSET = 256
 """A cold start first finds the optimum on this many random points."""
+
+COLUMNS = 128
+"""Of a triangular matrix, multiplied at a time."""
 
 POLISH_STEPS = 12
 POLISH_GAIN = 0.05
@@ -83,18 +86,28 @@ class GP:
     def posterior(self, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Mean [m] and standard deviation [m] of the function (without noise) at points [m, d]."""
         cross = self.kernel.cross(points, self.x, np.array(self.hyper.lengthscale)) * self.hyper.outputscale
-        return self.mean + cross @ self.solved, self._deviation(cross @ self.root)
+        return self.mean + cross @ self.solved, self._deviation(self._projected(cross))
 
     def posterior_slopes(self, points: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
         """Mean [m], standard deviation [m] and their gradients by the points [m, d], each."""
         cross, pull = self.kernel.cross_slopes(points, self.x, np.array(self.hyper.lengthscale))
         cross *= self.hyper.outputscale
-        projected = cross @ self.root
+        projected = self._projected(cross)
         weights = np.stack(np.broadcast_arrays(self.solved, projected @ self.root.T), axis=2)
         slopes = pull(weights * self.hyper.outputscale)
         deviation = self._deviation(projected)
         mean = self.mean + cross @ self.solved
         return mean, deviation, slopes[..., 0], -slopes[..., 1] / deviation[:, None]
+
+    def _projected(self, cross: np.ndarray) -> np.ndarray:
+        """cross [m, n] @ root, without its lower triangle's zeros."""
+        result = np.empty_like(cross)
+
+        def fill(columns: slice) -> None:
+            result[:, columns] = cross[:, : columns.stop] @ self.root[: columns.stop, columns]
+
+        threaded(fill, spans(cross.shape[1], COLUMNS), cross.size)
+        return result
 
     def _deviation(self, projected: np.ndarray) -> np.ndarray:
         prior = self.hyper.outputscale * self.kernel.variance(self.x.shape[1])

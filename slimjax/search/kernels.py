@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Protocol
 
@@ -233,23 +233,24 @@ def _matern(own: np.ndarray, others: np.ndarray, products: np.ndarray) -> tuple[
 
 def over_triangle(fill: Callable[[slice, slice], None], n: int) -> None:
     """Calls `fill(rows, columns)` for blocks that cover the lower triangle of [n, n], on two threads."""
-    _threaded(lambda rows: fill(rows, slice(0, rows.stop)), _slices(n, n))
+    threaded(lambda rows: fill(rows, slice(0, rows.stop)), spans(n, BLOCK // n), n * n)
 
 
-def _over_rows(fill: Callable[[slice], None], rows: int, columns: int) -> None:
-    _threaded(fill, _slices(rows, columns))
+def spans(count: int, step: int) -> list[slice]:
+    """Slices of `step` entries, at least one, that cover `count`."""
+    step = max(1, step)
+    return [slice(start, min(start + step, count)) for start in range(0, count, step)]
 
 
-def _slices(rows: int, columns: int) -> Iterator[slice]:
-    step = max(1, BLOCK // max(1, columns))
-    return (slice(start, min(start + step, rows)) for start in range(0, rows, step))
-
-
-def _threaded(work: Callable[[slice], None], slices: Iterator[slice]) -> None:
-    parts = list(slices)
-    if len(parts) < 2:
-        for part in parts:
+def threaded(work: Callable[[slice], None], slices: list[slice], entries: int) -> None:
+    """Calls `work` for every slice, on two threads if there are more entries in all than one block has."""
+    if entries <= BLOCK:
+        for part in slices:
             work(part)
         return
     with ThreadPoolExecutor(THREADS) as pool:
-        list(pool.map(work, parts))
+        list(pool.map(work, slices))
+
+
+def _over_rows(fill: Callable[[slice], None], rows: int, columns: int) -> None:
+    threaded(fill, spans(rows, BLOCK // columns), rows * columns)
