@@ -19,7 +19,6 @@ from ml_collections import ConfigDict
 
 from slimjax import models, optimizers, sharding
 from slimjax.algorithms import ALGORITHMS, Algorithm
-from slimjax.algorithms.base import learn_nothing
 from slimjax.config import validate
 from slimjax.data import augment, images, pipeline, sources
 from slimjax.data.dataset import Dataset, DatasetInfo
@@ -138,7 +137,7 @@ def build(config: ConfigDict, devices: Sequence[Any] | None = None) -> Experimen
 def _check_evaluation(experiment: Experiment) -> None:
     """A split or widths that cannot be evaluated are refused before training, not after it."""
     experiment.dataset.split(experiment.config.evaluation.split)
-    if experiment.algorithm.observe is not learn_nothing:
+    if experiment.algorithm.asks_for_scores:
         check_scoring(experiment)
     if (subnets := experiment.evaluation_subnets()) is not None:
         algorithm = experiment.algorithm

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import jax
@@ -81,9 +81,10 @@ class Scores:
     def at(self, state: TrainState, step: int, kind: str = "loss") -> Score:
         """A function of subnets [N, G]: "loss" or "error" [N] with the weights of `state`, on the step's own batch."""
 
+        read: Callable[[], Any] = functools.cache(lambda: self._experiment.scoring_batch(step))
+
         def score(subnets: Subnet) -> np.ndarray:
-            batch: Any = self._experiment.scoring_batch(step)
-            return self._scorer(state, subnets, batch)[kind]
+            return self._scorer(state, subnets, read())[kind]
 
         return score
 

@@ -56,6 +56,8 @@ def write(path: epath.PathLike, directories: Sequence[str], command: str) -> lis
     runs = [load(directory) for directory in directories]
     if len(runs) > len(report.SERIES):
         raise UserError(f"--workdir: expected at most {len(report.SERIES)} runs, got {len(runs)}.")
+    if len({run.name for run in runs}) < len(runs):
+        runs = [dataclasses.replace(run, name=path) for run, path in zip(runs, directories, strict=True)]
     compared = compare(runs)
     fronts = {run.name: [(row["macs"], row["top1"]) for row in run.rows] for run in runs}
     histograms = {run.name: run.visited for run in runs if run.visited}

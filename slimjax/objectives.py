@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import math
 import re
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
@@ -14,6 +15,7 @@ import numpy as np
 from slimjax import latency
 from slimjax.errors import UserError
 from slimjax.records import residual_streams
+from slimjax.search.base import target_name
 from slimjax.supernet import Supernet
 from slimjax.widths import Subnet
 
@@ -83,7 +85,7 @@ class Budget:
 
     def __str__(self) -> str:
         table = f"@{self.objective.table}" if self.objective.table else ""
-        return f"{self.objective.name}<={self.most:g}{table}"
+        return f"{self.objective.name}<={target_name(self.most)}{table}"
 
 
 def parse_budget(text: str) -> Budget:
@@ -92,16 +94,16 @@ def parse_budget(text: str) -> Budget:
     Raises:
       UserError: saying what a budget looks like.
     """
-    match = re.fullmatch(r"\s*(\w+)\s*<=\s*([^@\s]+)\s*(?:@(.+))?", text)
+    match = re.fullmatch(r"\s*(\w+)\s*<=\s*([\d.eE+-]+)\s*(?:@(.+))?", text)
     try:
-        assert match is not None
-        most = float(match[2])
-        assert 0 < most < float("inf")
-    except (AssertionError, ValueError):
+        most = float(match[2]) if match else math.nan
+    except ValueError:
+        most = math.nan
+    if match is None or not 0 < most < math.inf:
         raise UserError(
             f"--budget: expected COST<=NUMBER, such as 'macs<=0.5' (a fraction of the largest network's), "
             f"'params<=200000' or 'latency_ms<=3.2@table.json', got {text!r}."
-        ) from None
+        )
     return Budget(Objective(match[1], match[3]), most)
 
 

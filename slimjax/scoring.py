@@ -18,6 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from slimjax import losses, rungs, sharding
+from slimjax.convolution import EVEN
 from slimjax.errors import UserError
 from slimjax.programs import Programs
 from slimjax.sharding import DATA, SPLIT, WHOLE
@@ -35,8 +36,6 @@ IN_FLIGHT = 16
 TRIALS = 3
 """Timed repetitions of each way to split, by which "auto" decides."""
 
-CPU_STEP = 4
-"""Rungs are multiples of so many channels on CPUs, whose convolutions are slower with 15 channels than with 16."""
 
 Sizes = tuple[int, ...]
 
@@ -142,7 +141,7 @@ class Scorer:
 
     def _rounded_up(self, sizes: Subnet) -> Subnet:
         """The next larger sizes that the devices compute well, and that every layer can have."""
-        space, step = self.engine.net.space, CPU_STEP if self._platform == "cpu" else 1
+        space, step = self.engine.net.space, EVEN if self._platform == "cpu" else 1
         steps = np.array([math.lcm(step, group.multiple_of) for group in space.groups], np.int32)
         return np.minimum(-(-sizes // steps) * steps, space.largest)
 

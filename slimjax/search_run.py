@@ -18,13 +18,13 @@ from slimjax.evaluate import FrontRow, Scores, evaluate
 from slimjax.evaluate_run import load_config, load_state
 from slimjax.objectives import Budget, Objective, WidthVectors, parse_budget
 from slimjax.report import write_front
-from slimjax.search.base import Cost, Searcher, target_name
+from slimjax.search.base import Cost, Searcher, check_number, target_name
 from slimjax.search.evolution import evolution
 from slimjax.search.greedy import greedy
 from slimjax.search.mobo import mobo
 from slimjax.search.run import run as run_search
 from slimjax.search.trials import TrialLog
-from slimjax.state import TrainState
+from slimjax.state import SHARED, TrainState
 from slimjax.supernet import Supernet
 from slimjax.widths import Subnet
 from slimjax.workdir import write_atomic
@@ -63,6 +63,10 @@ class Search:
     def __post_init__(self) -> None:
         if self.method not in METHODS:
             raise UserError(f"--method: expected one of {', '.join(METHODS)}, got {self.method!r}.")
+        check_number("--trials", self.trials, low=1, whole=True)
+        check_number("--seed", self.seed, low=0, whole=True)
+        if self.images is not None:
+            check_number("--images", self.images, low=2, whole=True)
         if not self.budgets:
             raise UserError("--budget: expected one or more, such as 'macs<=0.5'.")
 
@@ -82,6 +86,11 @@ def run(search: Search) -> list[FrontRow]:
     budgets = search.parsed()
     experiment = _with_scoring(build(load_config(search.directory)), search)
     state = load_state(experiment, search.directory)
+    if SHARED not in state.affine:
+        raise UserError(
+            f"--workdir {search.directory}: expected a network that runs at any width; its gammas and betas are "
+            "private to its switches. Search a US-Net, a BigNAS or a Joslim run."
+        )
     found = _found(search, budgets, experiment, state)
     rows = evaluate(experiment, state, experiment.algorithm.finish(state, found))
     if jax.process_index() == 0:

@@ -57,6 +57,13 @@ def test_report_draws_all_runs_and_their_visits(two_runs, tmp_path, capsys):
     assert "second" in text
 
 
+def test_runs_of_one_name_are_told_apart(two_runs, tmp_path):
+    (tmp_path / "other").mkdir()
+    twin = (tmp_path / "first").rename(tmp_path / "other" / "second")
+    answer = fronts.write(tmp_path / "page.html", [str(twin), two_runs[1]], "")
+    assert [run["run"] for run in answer] == [str(twin), two_runs[1]]
+
+
 def test_directories_without_a_front_are_refused(two_runs, tmp_path):
     with pytest.raises(UserError, match=r"no front\.json"):
         fronts.load(str(tmp_path))

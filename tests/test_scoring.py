@@ -13,7 +13,7 @@ from test_algorithms import batches, engine_of
 from test_layers import named
 from test_train import REPOSITORY, environment
 
-from slimjax import losses, rungs, scoring, sharding
+from slimjax import convolution, losses, rungs, scoring, sharding
 from slimjax.engine import Slot
 from slimjax.errors import UserError
 from slimjax.scoring import Scorer
@@ -211,7 +211,7 @@ def test_rungs_are_sizes_that_layers_can_have_and_cpus_compute_well():
     scorer = Scorer(engine, draws)
     assert any(group.multiple_of > 1 for group in net.space.groups)
     for group, sizes in zip(net.space.groups, scorer.rungs.T, strict=True):
-        assert all(n == group.channels or n % group.multiple_of == n % scoring.CPU_STEP == 0 for n in sizes)
+        assert all(n == group.channels or n % group.multiple_of == n % convolution.EVEN == 0 for n in sizes)
     assert all(rungs.cover(scorer.rungs, draw) is not None for draw in draws)
 
 

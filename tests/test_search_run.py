@@ -8,9 +8,10 @@ from test_joslim import QUICK
 from test_train import small
 
 from slimjax import architecture, cli, config_file, options, recipes, search_run
-from slimjax.build import build
+from slimjax.build import Experiment, build
 from slimjax.errors import UserError
 from slimjax.evaluate import Scores
+from slimjax.objectives import parse_budget
 from slimjax.search import trials
 from slimjax.search_run import METHODS, Search
 from slimjax.train import train
@@ -102,12 +103,36 @@ def test_a_stopped_search_goes_on(trained, monkeypatch):
         ({"budgets": ("latency_ms<=3",)}, "latency_ms needs a table"),
         ({"budgets": ("macs<=0.001",), "method": "evolution"}, "budget: expected a cost of at least"),
         ({"budgets": ("macs<=0.001",), "method": "history"}, "none within"),
+        ({"trials": 0}, "--trials: expected a whole number of at least 1, got 0"),
+        ({"images": 0}, "--images: expected a whole number of at least 2, got 0"),
         ({"images": 1000}, "expected at most 200 .in the split holdout"),
     ],
 )
 def test_what_cannot_be_searched_is_refused(trained, changes, message):
     with pytest.raises(UserError, match=message):
         search_run.run(Search(**{"directory": trained, "budgets": BUDGETS, "trials": 30, **changes}))
+
+
+def test_a_network_that_runs_at_its_switches_only_is_refused(tmp_path):
+    config = small(steps=1)
+    config.algorithm = recipes.snet((0.5, 1.0))
+    config.data.holdout = config.scoring.images = 64
+    config.evaluation.widths = (1.0,)
+    train(config, str(tmp_path))
+    with pytest.raises(UserError, match="private to its switches"):
+        search_run.run(Search(str(tmp_path), BUDGETS, trials=30))
+
+
+def test_budgets_keep_every_digit_and_read_as_they_are_written():
+    for text in ("macs<=0.5", "params<=123456789", "macs<=0.123456789", "latency_ms<=3.2@a@b.json"):
+        assert str(parse_budget(text)) == text
+
+
+def test_images_are_read_once_for_a_whole_search(trained, monkeypatch):
+    real, calls = Experiment.scoring_batch, []
+    monkeypatch.setattr(Experiment, "scoring_batch", lambda *a: calls.append(1) or real(*a))
+    search_run.run(Search(trained, ("macs<=0.5",), "greedy", seed=7))
+    assert len(calls) == 1
 
 
 def test_search_answers_with_one_line_of_json(trained, capsys):

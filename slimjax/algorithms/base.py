@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from slimjax.engine import Slot, Step
+from slimjax.search.run import Score
 from slimjax.search.trials import Trial
 from slimjax.state import SHARED, TrainState
 from slimjax.widths import Subnet
@@ -27,10 +28,6 @@ class Chosen:
     subnet: Subnet
     affine: str = SHARED
     stats: str | None = None
-
-
-Score = Callable[[Subnet], np.ndarray]
-"""int32 [N, G] -> float [N]: what subnets lose now on held-out images; NaN where that cannot be said."""
 
 
 class Algorithm(NamedTuple):
@@ -55,6 +52,11 @@ class Algorithm(NamedTuple):
     step: Step
     finish: Callable[[TrainState, Mapping[str, Subnet] | None], dict[str, Chosen]]
     trials: Callable[[Any, int], list[Trial]] = lambda arrays, step: []
+
+    @property
+    def asks_for_scores(self) -> bool:
+        """Whether training needs images to score subnets on, and proposals need a history."""
+        return self.observe is not learn_nothing
 
 
 def learn_nothing(arrays: Any, step: int, score: Score) -> Any:

@@ -20,6 +20,7 @@ from slimjax.engine import Engine, Slot
 from slimjax.errors import UserError
 from slimjax.objectives import Objective, WidthVectors
 from slimjax.search import bayes, gp, pareto
+from slimjax.search.base import check_number
 from slimjax.search.settings import Settings
 from slimjax.search.trials import Trial
 from slimjax.state import TrainState
@@ -76,12 +77,13 @@ def joslim(
       search: fields of `search.settings.Settings` that differ from the paper's.
       search_seed: proposals are a function of it, their number and the history.
     """
-    _check(num_sampled=(num_sampled, 1), steps_per_round=(steps_per_round, 1), ahead_steps=(ahead_steps, 0))
-    _check(history=(history, bayes.PRIOR_POINTS + num_sampled), search_seed=(search_seed, 0))
-    if ahead_steps >= steps_per_round:
-        raise UserError(f"algorithm.ahead_steps: expected less than steps_per_round, got {ahead_steps}.")
+    check_number("algorithm.num_sampled", num_sampled, low=1, whole=True)
+    check_number("algorithm.steps_per_round", steps_per_round, low=1, whole=True)
+    check_number("algorithm.ahead_steps", ahead_steps, low=0, high=steps_per_round - 1, whole=True)
+    check_number("algorithm.history", history, low=bayes.PRIOR_POINTS + num_sampled, whole=True)
+    check_number("algorithm.search_seed", search_seed, low=0, whole=True)
     vectors = WidthVectors(engine.net, Objective(objective, table), nondecreasing)
-    rounds = _Rounds(vectors, num_sampled, history, rescore, Settings(**search), search_seed)
+    rounds = _Rounds(vectors, num_sampled, history, rescore, _settings(search), search_seed)
     slots = _slots(engine, num_sampled)
     proposals = _Behind(rounds.proposals)
 
@@ -119,11 +121,11 @@ def _slots(engine: Engine, num_sampled: int) -> tuple[Slot, ...]:
     )
 
 
-def _check(**options: tuple[int, int]) -> None:
-    """Raises: UserError: an integer option below its least."""
-    for name, (value, least) in options.items():
-        if value < least:
-            raise UserError(f"algorithm.{name}: expected {least} or more, got {value}.")
+def _settings(search: Mapping[str, Any]) -> Settings:
+    known = [field.name for field in dataclasses.fields(Settings)]
+    if unknown := sorted(set(search) - set(known)):
+        raise UserError(f"algorithm.search: no {', '.join(unknown)}. It has: {', '.join(known)}.")
+    return Settings(**search)
 
 
 @dataclasses.dataclass(frozen=True)

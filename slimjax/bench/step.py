@@ -20,7 +20,6 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from slimjax import sharding
-from slimjax.algorithms.base import learn_nothing
 from slimjax.bench.against import torch_side
 from slimjax.build import Experiment, build
 from slimjax.engine import Slot
@@ -49,7 +48,7 @@ class Arms:
 
     @classmethod
     def of(cls, experiment: Experiment) -> Arms:
-        if experiment.algorithm.observe is not learn_nothing:
+        if experiment.algorithm.asks_for_scores:
             raise UserError(
                 "bench step: expected an algorithm that proposes without a history, such as usnet, got "
                 f"{experiment.config.algorithm.name}. Its steps are US-Net's, on widths that stay for a round."
