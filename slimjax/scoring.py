@@ -1,11 +1,13 @@
 """Scores of many subnets on one batch: loss and error with the batch's own statistics, weights frozen.
 
 What history re-scoring, greedy slimming and searches on frozen weights ask for. The batch is prepared once. Subnets
-run bucketed in a few rungs, one compiled program each, dispatched without waiting for one another.
+run bucketed in a few rungs, one compiled program each, dispatched without waiting for one another. What subnets
+have in common at their beginning is computed once (`prefixes`).
 """
 
 from __future__ import annotations
 
+import collections
 import functools
 import math
 import statistics
@@ -17,9 +19,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from slimjax import losses, rungs, sharding
+from slimjax import losses, prefixes, rungs, sharding
 from slimjax.convolution import EVEN
 from slimjax.errors import UserError
+from slimjax.prefixes import Cut
 from slimjax.programs import Programs
 from slimjax.sharding import DATA, SPLIT, WHOLE
 from slimjax.state import SHARED, TrainState
@@ -41,10 +44,24 @@ Sizes = tuple[int, ...]
 
 
 class Call(NamedTuple):
-    """One call of a rung's program: positions of the subnets that it scores, one for each device that has its own."""
+    """One call of a rung's program.
+
+    Args:
+      rows: positions of the subnets that it scores, one for each device that has its own.
+      fresh: the first cut up to which this call's beginning is not that of the call before; as many as there
+        are cuts: none.
+    """
 
     sizes: Sizes
     rows: np.ndarray
+    fresh: int = 0
+
+
+class Layout(NamedTuple):
+    """How a split runs: where networks are cut, and the rungs [K, G] that what comes after the last cut runs in."""
+
+    cuts: tuple[Cut, ...]
+    rungs: Subnet
 
 
 class Scorer:
@@ -61,8 +78,7 @@ class Scorer:
       split: over the devices. "batch": each has its part of the images and all subnets, and the norms' statistics
         are global. "subnets": each has the whole batch and its part of the subnets, and nothing is exchanged. Both
         give the same to rounding, unless the network's norms keep statistics per device (`BatchNorm(sync=False)`).
-        "auto": the first call measures both and keeps the faster.
-      cost: subnets [..., G] -> [...]; the rungs have the least expected cost. None: MACs.
+        "auto": the first call measures both and keeps the faster. Common beginnings are used where the batch is split.
 
     Raises:
       UserError: an unknown split.
@@ -74,17 +90,20 @@ class Scorer:
         draws: Subnet | None = None,
         *,
         split: str = "auto",
-        cost: rungs.Cost | None = None,
     ) -> None:
         if split not in SPLITS:
             raise UserError(f"split: expected one of {', '.join(SPLITS)}, got {split!r}.")
         self.engine, self.split = engine, split if engine.mesh.size > 1 else "batch"
-        self.cost = engine.net.macs if cost is None else cost
         # No fewer than two rungs, lest programs push each other out.
         self._count = max(engine.max_programs - FIXED_PROGRAMS, 2)
         self._platform = str(engine.mesh.devices.flat[0].platform)
         self.programs = Programs(self._count + FIXED_PROGRAMS, self._platform)
-        self.rungs: Subnet | None = None if draws is None else self._choose_rungs(draws)
+        self._layouts = {} if draws is None else self._lay_out(draws)
+
+    @property
+    def layout(self) -> Layout:
+        """How subnets run, once that is decided; before the first call "auto" goes by the batch."""
+        return self._layouts["subnets" if self.split == "subnets" else "batch"]
 
     def __call__(
         self,
@@ -108,8 +127,8 @@ class Scorer:
         subnets, weights = self._check(subnets), state.variables(affine)
         if not len(subnets):
             return {"loss": np.zeros(0), "error": np.zeros(0)}
-        if self.rungs is None:
-            self.rungs = self._choose_rungs(subnets)
+        if not self._layouts:
+            self._layouts = self._lay_out(subnets)
         if self.split == "auto":
             self.split = self._faster_split(weights, subnets, batch, key)
         found = self._run(weights, subnets, self._prepared(self.split, batch, key), self._plan(subnets))
@@ -117,10 +136,8 @@ class Scorer:
 
     def executed_macs(self, subnets: Subnet) -> float:
         """Forward MACs per image that scoring executes, on average over the subnets."""
-        calls = self._plan(self._check(subnets))
         rows = 1 if self.split == "batch" else self.engine.mesh.size
-        total = sum(float(self.engine.net.macs(np.array(call.sizes))) * rows for call in calls)
-        return total / len(subnets)
+        return self._macs(self._plan(self._check(subnets)), self.layout) * rows / len(subnets)
 
     def _check(self, subnets: Subnet) -> Subnet:
         subnets, largest = np.asarray(subnets, np.int32), self.engine.net.space.largest
@@ -133,11 +150,20 @@ class Scorer:
             )
         return subnets
 
-    def _choose_rungs(self, draws: Subnet) -> Subnet:
-        draws = self._check(draws)
+    def _lay_out(self, draws: Subnet) -> dict[str, Layout]:
+        """The layout of each split."""
+        draws, net = self._check(draws), self.engine.net
+        spare = min(self.engine.max_programs - FIXED_PROGRAMS - 2, prefixes.MOST_CUTS)
+        cuts = prefixes.choose(net, draws, max(spare, 0))
+        splits = {"batch": cuts} if self.split == "batch" else {"batch": cuts, "subnets": ()}
+        return {split: Layout(chain, self._choose_rungs(draws, chain)) for split, chain in splits.items()}
+
+    def _choose_rungs(self, draws: Subnet, cuts: tuple[Cut, ...]) -> Subnet:
         if self.engine.policy == "masked" or not len(draws):
             return draws[:0]
-        return rungs.choose(self._rounded_up(draws), self.cost, self._count)
+        net, count = self.engine.net, self._count - len(cuts)
+        wanted = prefixes.without_earlier(net, cuts, self._rounded_up(draws))
+        return rungs.choose(wanted, prefixes.macs_after(net, cuts), count)
 
     def _rounded_up(self, sizes: Subnet) -> Subnet:
         """The next larger sizes that the devices compute well, and that every layer can have."""
@@ -146,13 +172,22 @@ class Scorer:
         return np.minimum(-(-sizes // steps) * steps, space.largest)
 
     def _plan(self, subnets: Subnet, split: str | None = None) -> list[Call]:
-        """The calls that score all subnets, the largest first."""
-        assert self.rungs is not None
-        sizes = np.concatenate([self.rungs, self.engine.net.space.largest[None]])
+        """The calls that score all subnets: neighbours have common beginnings; or else the largest come first."""
+        split = split or ("subnets" if self.split == "subnets" else "batch")
+        layout = self._layouts[split]
+        sizes = np.concatenate([layout.rungs, self.engine.net.space.largest[None]])
+        ends = prefixes.without_earlier(self.engine.net, layout.cuts, subnets)
+        homes = [rungs.cover(sizes, subnet) or 0 for subnet in ends]
+        if split == "batch":
+            order, fresh = prefixes.in_order(layout.cuts, subnets)
+            return [
+                Call(tuple(sizes[homes[row]].tolist()), np.array([row]), int(level))
+                for row, level in zip(order, fresh, strict=True)
+            ]
         members: list[list[int]] = [[] for _ in sizes]
-        for row, subnet in enumerate(subnets):
-            members[rungs.cover(sizes, subnet) or 0].append(row)
-        width = 1 if (split or self.split) == "batch" else self.engine.mesh.size
+        for row, home in enumerate(homes):
+            members[home].append(row)
+        width = self.engine.mesh.size
         _fill_up(members, sizes, subnets, width)
         return [
             Call(tuple(sizes[k].tolist()), np.array(_padded(rows[i : i + width], width)))
@@ -162,14 +197,20 @@ class Scorer:
 
     def _run(self, weights: Any, subnets: Subnet, prepared: _Prepared, calls: list[Call]) -> np.ndarray:
         """float64 [N, 2]: loss and error; rows that no call scores stay NaN."""
+        split, cuts = prepared.split, self._layouts[prepared.split].cuts
+        reached: list[Any] = [prepared.images, *cuts]  # what the network has made of the images, by cut
         results: list[jax.Array] = []
         for number, call in enumerate(calls):
             if number >= IN_FLIGHT:
                 results[number - IN_FLIGHT].block_until_ready()
-            key = (prepared.split, call.sizes, prepared.images.shape)
-            make = functools.partial(self._forward, prepared.split, call.sizes)
-            arguments = (weights, prepared.images, prepared.labels, subnets[call.rows])
-            results.append(self.programs.run(key, make, *arguments))
+            active = subnets[call.rows]
+            for level in range(call.fresh, len(cuts)):
+                name = ("beginning", cuts[level], prepared.images.shape)
+                make = functools.partial(self._beginning, level)
+                reached[level + 1] = self.programs.run(name, make, weights, reached[level], active)
+            key = (split, call.sizes, prepared.images.shape)
+            make = functools.partial(self._forward, split, call.sizes)
+            results.append(self.programs.run(key, make, weights, reached[-1], prepared.labels, active))
         found = np.full((len(subnets), 2), np.nan)
         found[np.concatenate([call.rows for call in calls])] = np.concatenate(sharding.fetch_rows(results))
         return found
@@ -179,8 +220,7 @@ class Scorer:
         if len(batch["label"]) % self.engine.mesh.size:
             return "subnets"
         plans = {split: self._plan(subnets, split) for split in SPLITS[1:]}
-        busiest = max(plans["batch"], key=lambda call: sum(c.sizes == call.sizes for c in plans["batch"]))
-        first = {s: [next(c for c in calls if c.sizes == busiest.sizes)] for s, calls in plans.items()}
+        first = {split: [_busiest(calls)._replace(fresh=0)] for split, calls in plans.items()}
         prepared = {split: self._prepared(split, batch, key) for split in plans}
         seconds: dict[str, list[float]] = {split: [] for split in plans}
         for _ in range(1 + TRIALS):
@@ -188,12 +228,22 @@ class Scorer:
                 began = time.perf_counter()
                 self._run(weights, subnets, prepared[split], calls)
                 seconds[split].append(time.perf_counter() - began)
-        # A call stands for all of its plan, in proportion to what they cost.
-        total = {s: statistics.median(seconds[s][1:]) * self._cost_of(plan) for s, plan in plans.items()}
+        # A call stands for all of its plan, in proportion to their MACs.
+        total = {
+            split: statistics.median(seconds[split][1:])
+            * self._macs(plan, self._layouts[split])
+            / self._macs(first[split], self._layouts[split])
+            for split, plan in plans.items()
+        }
         return "subnets" if sharding.agree(total["subnets"] < total["batch"]) else "batch"
 
-    def _cost_of(self, calls: list[Call]) -> float:
-        return float(np.sum(self.cost(np.array([call.sizes for call in calls], np.int32))))
+    def _macs(self, calls: list[Call], layout: Layout) -> float:
+        """Forward MACs per image of all calls, those of one subnet in each."""
+        net, cuts = self.engine.net, layout.cuts
+        between = np.array([*prefixes.macs_between(net, cuts), 0])
+        begun = sum(float(between[call.fresh :].sum()) for call in calls)
+        sizes = np.array([call.sizes for call in calls], np.int32)
+        return begun + float(prefixes.macs_after(net, cuts)(sizes).sum())
 
     def _prepared(self, split: str, batch: Batch, key: jax.Array | None) -> _Prepared:
         images, labels = batch["image"], batch["label"]
@@ -214,21 +264,34 @@ class Scorer:
 
         return jax.jit(prepare, out_shardings=jax.NamedSharding(self.engine.mesh, _rows_of(split)))
 
+    def _beginning(self, level: int) -> Callable[..., Any]:
+        """(weights, what the cut before gave, active [1, G]) -> the value at a cut, all its channels."""
+        begin, end = (None, *self._layouts["batch"].cuts)[level : level + 2]
+        net = self.engine.net
+
+        def local(weights: Any, source: jax.Array, active: jax.Array) -> jax.Array:
+            widths = net.space.widths(net.space.largest, active[0], DATA)
+            return prefixes.run(net, weights, source, widths, begin, end)
+
+        mapped = jax.shard_map(local, mesh=self.engine.mesh, in_specs=(WHOLE, SPLIT, WHOLE), out_specs=SPLIT)
+        return jax.jit(mapped)
+
     def _forward(self, split: str, sizes: Sizes) -> Callable[..., Any]:
-        """(weights, images, labels, active [D or 1, G]) -> [D or 1, 2]."""
+        """(weights, images or the last cut's value, labels, active [D or 1, G]) -> [D or 1, 2]."""
         rows = _rows_of(split)
         inputs, outputs = (WHOLE, rows, rows, WHOLE), WHOLE if split == "batch" else SPLIT
         local = functools.partial(self._local_forward, split, sizes)
         return jax.jit(jax.shard_map(local, mesh=self.engine.mesh, in_specs=inputs, out_specs=outputs))
 
     def _local_forward(
-        self, split: str, sizes: Sizes, weights: Any, images: jax.Array, labels: jax.Array, active: jax.Array
+        self, split: str, sizes: Sizes, weights: Any, source: jax.Array, labels: jax.Array, active: jax.Array
     ) -> jax.Array:
         """One device's part: of the batch, with the norms' statistics over all devices, or of the subnets."""
         engine, shared = self.engine, split == "batch"
         mine = active[0] if shared else active[jax.lax.axis_index(DATA)]
         widths = engine.net.space.widths(sizes, mine, DATA if shared else None)
-        logits: Any = engine.net.model.apply(weights, images, widths, train=True)
+        begin = (None, *self._layouts[split].cuts)[-1]
+        logits = prefixes.run(engine.net, weights, source, widths, begin, None)
         smooth = (engine.label_smoothing, engine.smoothing_form)
         loss = losses.cross_entropy(logits, losses.smooth_labels(labels, logits.shape[-1], *smooth))
         measured = jnp.stack([loss, 1 - losses.correct(logits, labels).mean()])[None]
@@ -241,6 +304,12 @@ class _Prepared(NamedTuple):
     split: str
     images: jax.Array
     labels: jax.Array
+
+
+def _busiest(calls: list[Call]) -> Call:
+    """One of the sizes that most calls have."""
+    sizes = collections.Counter(call.sizes for call in calls).most_common(1)[0][0]
+    return next(call for call in calls if call.sizes == sizes)
 
 
 def _rows_of(split: str) -> Any:

@@ -17,7 +17,7 @@ FLOORS = [
     {"layers", "losses", "optimizers"},
     {"models", "records"},
     {"costs", "units", "latency", "slicing", "batch_stats", "state"},
-    {"supernet", "rungs", "programs", "architecture", "objectives"},
+    {"supernet", "rungs", "programs", "architecture", "objectives", "prefixes"},
     {"engine", "step"},
     {"scoring"},
     {"profiling"},

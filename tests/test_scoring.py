@@ -27,9 +27,19 @@ def random_subnets(engine, count, seed=0):
     return np.stack([rng.choice(engine.net.space.legal(g), count) for g in engine.net.space.groups], -1)
 
 
+def related_subnets(engine, count, seed=0):
+    """The same, but few differ in their first groups: with programs to spare, networks are cut twice."""
+    rows = random_subnets(engine, count, seed)
+    rng = np.random.default_rng(seed)
+    rows[:, 0] = 3
+    for column, choices in ((1, 2), (2, 3), (3, 2)):
+        rows[:, column] = rows[rng.integers(0, choices, count), column]
+    return rows
+
+
 def make(draws=12, seed=0, **options):
     """A scorer of few programs, its state, a batch, and subnets other than those that its rungs were chosen for."""
-    engine = engine_of(policy=options.pop("policy", "auto"), max_programs=5, **options)
+    engine = engine_of(**{"policy": "auto", "max_programs": 5, **options})
     batch = sharding.put_batch(engine.mesh, next(batches(1)))
     return engine, decided(engine), batch, random_subnets(engine, draws, seed)
 
@@ -67,11 +77,15 @@ def assert_scores_close(found, expected):
         np.testing.assert_allclose(found[name], expected[name], **TOLERANCE["float32"])
 
 
-@pytest.fixture(scope="module")
-def used():
-    """A scorer that has scored, with all that went in and came out."""
-    engine, state, batch, subnets = make(label_smoothing=0.1, smoothing_form="others")
-    scorer = Scorer(engine, random_subnets(engine, 40, seed=1))
+@pytest.fixture(scope="module", params=[5, 7], ids=["whole", "cut twice"])
+def used(request):
+    """A scorer that has scored, with all that went in and came out; without and with common beginnings."""
+    engine, state, batch, subnets = make(
+        label_smoothing=0.1, smoothing_form="others", max_programs=request.param
+    )
+    draws = random_subnets if request.param == 5 else related_subnets
+    subnets, scorer = draws(engine, 12), Scorer(engine, draws(engine, 60, seed=1))
+    assert len(scorer.layout.cuts) == request.param - 5
     before = jax.tree.map(np.array, state)
     found = scorer(state, subnets, batch)
     return engine, state, batch, subnets, scorer, before, found
@@ -79,7 +93,8 @@ def used():
 
 def test_scores_are_those_of_each_subnet_alone(used):
     engine, state, batch, subnets, scorer, _, found = used
-    assert 1 < len(scorer.rungs) <= 2, "several rungs, or there is nothing to test"
+    assert len(scorer.layout.rungs) <= 2
+    assert len({call.sizes for call in scorer._plan(subnets)}) > 1, "several, or there is nothing to test"
     assert found["loss"].std() > 0.05
     assert_scores_close(found, by_hand(engine, state, batch, subnets))
 
@@ -129,12 +144,16 @@ def test_subnet_beyond_the_rungs_runs_at_full_size():
     assert largest in {key[1] for key, _ in scorer.programs.live()}
 
 
-def test_inactive_weights_do_not_leak():
+@pytest.mark.parametrize("cuts", [0, 2])
+def test_inactive_weights_do_not_leak(cuts):
     """Everything beyond a rung's subnets is NaN, and no score changes by a bit."""
-    engine, state, batch, _ = make(1)
+    engine, state, batch, _ = make(1, max_programs=5 + cuts)
     space = engine.net.space
     subnets = np.stack([space.uniform(0.5), space.uniform(0.3)])
-    scorer = Scorer(engine, space.largest[None])  # the rung is larger than both
+    draws = related_subnets(engine, 60, seed=1)
+    draws[:3] = space.largest
+    scorer = Scorer(engine, draws if cuts else draws[:1])  # rungs are larger than both
+    assert len(scorer.layout.cuts) == cuts
     half = tuple(int(n) for n in subnets[0])
     keep = jax.tree.map(lambda x: np.array(x.shape), engine.net.cut(state.variables(), half))
 
@@ -169,10 +188,12 @@ def test_key_prepares_images_as_for_training_once():
     assert np.abs(other["loss"] - found["loss"]).max() > 0.01
 
 
-@pytest.mark.parametrize("split", ["batch", "subnets"])
-def test_eight_devices_give_the_scores_of_one(split):
-    engine, state, batch, subnets = make(11, devices=8, label_smoothing=0.1)
-    scorer = Scorer(engine, random_subnets(engine, 40, seed=1), split=split)
+@pytest.mark.parametrize(("split", "cuts"), [("batch", 0), ("batch", 2), ("subnets", 2)])
+def test_eight_devices_give_the_scores_of_one(split, cuts):
+    engine, state, batch, subnets = make(11, devices=8, label_smoothing=0.1, max_programs=5 + cuts)
+    subnets = related_subnets(engine, 11)
+    scorer = Scorer(engine, related_subnets(engine, 60, seed=1), split=split)
+    assert len(scorer.layout.cuts) == (cuts if split == "batch" else 0)
     assert_scores_close(scorer(state, subnets, batch), by_hand(engine, state, batch, subnets))
     (key, program), *_ = [item for item in scorer.programs.live() if item[0][0] == split]
     assert ("all-reduce" in program.as_text()) == (split == "batch"), key
@@ -210,9 +231,9 @@ def test_rungs_are_sizes_that_layers_can_have_and_cpus_compute_well():
     draws = random_subnets(engine, 50)
     scorer = Scorer(engine, draws)
     assert any(group.multiple_of > 1 for group in net.space.groups)
-    for group, sizes in zip(net.space.groups, scorer.rungs.T, strict=True):
+    for group, sizes in zip(net.space.groups, scorer.layout.rungs.T, strict=True):
         assert all(n == group.channels or n % group.multiple_of == n % convolution.EVEN == 0 for n in sizes)
-    assert all(rungs.cover(scorer.rungs, draw) is not None for draw in draws)
+    assert all(rungs.cover(scorer.layout.rungs, draw) is not None for draw in draws)
 
 
 @pytest.mark.parametrize("width", [1, 2, 4, 8])
@@ -224,7 +245,7 @@ def test_every_subnet_is_planned_once_in_a_program_that_covers_it(width):
     assert all((subnets[call.rows] <= np.array(call.sizes)).all() for call in calls)
     assert sum(len(set(call.rows.tolist())) for call in calls) == 50
     whole = -(-50 // width)
-    assert whole <= len(calls) <= whole + len(scorer.rungs)
+    assert whole <= len(calls) <= whole + len(scorer.layout.rungs)
 
 
 def test_rest_of_a_rung_fills_a_larger_one():

@@ -1,12 +1,12 @@
 """`slimjax bench rescore`: scoring many subnets against as many masked forward passes, one after the other.
 
-Both run in one process, in turn, on the same samples of the subnets, so that what else the machine does falls on
-both alike; the ratio is what can be quoted.
+Both run in one process, in turn, on parts of the subnets, so that what else the machine does falls on both alike;
+the ratio is what can be quoted.
 """
 
 from __future__ import annotations
 
-import statistics
+import functools
 import time
 from collections.abc import Callable
 from typing import Any
@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from slimjax import losses, sharding, supernet
+from slimjax import losses, prefixes, sharding, supernet
 from slimjax.engine import Engine, Slot
 from slimjax.errors import UserError
 from slimjax.optimizers import sgd
@@ -25,8 +25,6 @@ from slimjax.state import TrainState
 from slimjax.supernet import Supernet
 from slimjax.widths import Subnet, WidthSpace
 
-SAMPLE = 48
-"""Subnets that are scored in one repetition."""
 SPREAD = 0.1
 STEPS = 30
 """Bisections that find a subnet's common width."""
@@ -37,16 +35,17 @@ def run(
 ) -> dict[str, Any]:
     """Times `Scorer` and masked forward passes on random pixels, with fresh weights.
 
-    The subnets are drawn as `layerwise_subnets` says; rungs are chosen for all of them. A repetition takes every
-    k-th of them in order of cost, `SAMPLE` in all, from a new offset; it scores them both ways. The masked passes are
-    one compiled program in training mode, given images that are prepared already, dispatched without waiting.
+    The subnets are drawn as `layerwise_subnets` says; rungs are chosen for all of them. Each is scored once both
+    ways, in `repeats` parts that follow the scorer's order, so that what it computes once for several it has to
+    compute again only from part to part. The masked passes are one compiled program in training mode, given images that
+    are prepared already, dispatched without waiting.
 
     Args:
       spread: of the layers' widths around the common one.
 
-    Returns: `ratio` (median over the repetitions) and its `ratio_range`; milliseconds of one subnet both ways;
-    `rungs`; `programs`; `compile_seconds`, which include one run of each; `macs_to_exact`: MACs executed over those
-    of exact slices; `macs_to_masked`.
+    Returns: `ratio` of the seconds of all parts; milliseconds of one subnet both ways; `rungs`; `cuts`, up to which
+    beginnings are shared; `programs`; `compile_seconds`, which include one run of each; `macs_to_exact`: MACs
+    executed over those of exact slices; `macs_to_masked`.
     """
     if subnets < 1 or batch < 1 or repeats < 1:
         raise UserError(
@@ -63,21 +62,23 @@ def run(
     _warm(scorer, state, images)
     warm, compiled = time.perf_counter() - began, scorer.programs.compiles
     masked(rows[:1])
-    times = _interleaved(net, rows, lambda some: scorer(state, some, images), masked, repeats)
-    ratios = [ours / theirs for ours, theirs in times]
+    order, _ = prefixes.in_order(scorer.layout.cuts, rows)
+    parts = np.array_split(rows[order], min(repeats, len(rows)))
+    score = functools.partial(scorer, state, batch=images)
+    times = [(_seconds(score, some), _seconds(masked, some)) for some in parts]
+    ours, theirs = (sum(seconds) for seconds in zip(*times, strict=True))
     return {
         "model": name,
         "subnets": subnets,
         "spread": spread,
         "batch": [batch, *net.image_shape],
-        "ratio": statistics.median(ratios),
-        "ratio_range": [min(ratios), max(ratios)],
-        "scored_ms": 1000 * statistics.median(ours for ours, _ in times),
-        "masked_ms": 1000 * statistics.median(theirs for _, theirs in times),
-        "sample": min(SAMPLE, subnets),
-        "repeats": repeats,
+        "ratio": ours / theirs,
+        "scored_ms": 1000 * ours / subnets,
+        "masked_ms": 1000 * theirs / subnets,
+        "parts": len(parts),
         "split": scorer.split,
-        "rungs": len(scorer.rungs if scorer.rungs is not None else ()),
+        "rungs": len(scorer.layout.rungs),
+        "cuts": [cut.module for cut in scorer.layout.cuts],
         "programs": len(scorer.programs),
         "compile_seconds": warm,
         "compiles_after_warmup": scorer.programs.compiles - compiled,
@@ -133,9 +134,8 @@ def _random_batch(net: Supernet, size: int, seed: int) -> dict[str, np.ndarray]:
 
 def _warm(scorer: Scorer, state: TrainState, images: Any) -> None:
     """Compiles everything: a rung is a subnet too, the largest that it serves."""
-    assert scorer.rungs is not None
     largest = scorer.engine.net.space.largest[None]
-    scorer(state, np.concatenate([scorer.rungs, largest]), images)
+    scorer(state, np.concatenate([scorer.layout.rungs, largest]), images)
 
 
 def _masked(engine: Engine, state: TrainState, data: Any) -> Callable[[Subnet], None]:
@@ -155,20 +155,7 @@ def _masked(engine: Engine, state: TrainState, data: Any) -> Callable[[Subnet], 
     return lambda rows: jax.block_until_ready([program(weights, *prepared, row) for row in rows])
 
 
-def _interleaved(
-    net: Supernet, rows: Subnet, ours: Callable[[Subnet], Any], theirs: Callable[[Subnet], Any], repeats: int
-) -> list[tuple[float, float]]:
-    """Seconds of one subnet, both ways, by repetition."""
-    order = np.argsort(net.macs(rows), kind="stable")
-    times = []
-    for repeat in range(repeats):
-        places = (np.arange(SAMPLE) + repeat / repeats) * len(rows) / SAMPLE
-        some = rows[order[np.unique(places.astype(int))]]
-        times.append((_seconds(ours, some), _seconds(theirs, some)))
-    return times
-
-
 def _seconds(score: Callable[[Subnet], Any], some: Subnet) -> float:
     began = time.perf_counter()
     score(some)
-    return (time.perf_counter() - began) / len(some)
+    return time.perf_counter() - began
