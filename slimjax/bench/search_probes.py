@@ -140,7 +140,7 @@ def _no_cheaper(net: Supernet, macs: int) -> Subnet:
     """The cheapest uniform subnet of so many MACs or more."""
     subnets = _uniform_subnets(net)
     costs = net.macs(subnets)
-    return subnets[np.where(costs >= macs, costs, costs.max()).argmin()]
+    return subnets[np.where(costs >= macs, costs, np.inf).argmin()]
 
 
 def _retrained(experiment: Experiment, subnets: Mapping[str, Subnet]) -> dict[str, Any]:
