@@ -12,7 +12,7 @@ import jax
 
 from slimjax import architecture
 from slimjax.architecture import Architecture
-from slimjax.build import Experiment, build, check_scoring
+from slimjax.build import Experiment, build, check_scoring, network
 from slimjax.errors import UserError
 from slimjax.evaluate import FrontRow, Scores, evaluate
 from slimjax.evaluate_run import load_config, load_state
@@ -168,7 +168,7 @@ def _save(
     """An architecture file for each budget, the rows, and a config that trains all of them as one S-Net."""
     folder = Path(search.directory) / f"search-{search.method}"
     config, space = experiment.config, experiment.net.space
-    network = {**config.model.to_dict(), "image_shape": list(experiment.net.image_shape)}
+    described = network(config, experiment.net.image_shape, experiment.dataset.info.num_classes)
     retrain = folder / "retrain.py"
     command = f"slimjax train --config {retrain} --workdir {folder / 'retrained'}"
     paths = []
@@ -179,7 +179,7 @@ def _save(
         how = {"method": search.method, "budget": row["name"], "trials": search.trials, "seed": search.seed}
         accuracy = {"top1": row["top1"], "loss": row["loss"]}
         path = folder / f"{_file_name(row['name'])}.json"
-        architecture.write(path, Architecture(network, row["channels"], costs, accuracy, how, command))
+        architecture.write(path, Architecture(described, row["channels"], costs, accuracy, how, command))
         paths.append(str(path))
     write_front(folder / "front.json", rows)
     write_atomic(retrain, RETRAIN.format(run=str(Path(search.directory) / "config.json"), paths=paths))
