@@ -18,7 +18,7 @@ from slimjax.evaluate import FrontRow, Scores, evaluate
 from slimjax.evaluate_run import load_config, load_state
 from slimjax.objectives import Budget, Objective, WidthVectors, parse_budget
 from slimjax.report import write_front
-from slimjax.search.base import Cost, Searcher, check_number, target_name
+from slimjax.search.base import Cost, Searcher, check_number, check_reachable, target_name
 from slimjax.search.evolution import evolution
 from slimjax.search.greedy import greedy
 from slimjax.search.mobo import mobo
@@ -85,6 +85,7 @@ def run(search: Search) -> list[FrontRow]:
     """
     budgets = search.parsed()
     experiment = _with_scoring(build(load_config(search.directory)), search)
+    _check_budgets(search, budgets, experiment.net)
     state = load_state(experiment, search.directory)
     if SHARED not in state.affine:
         raise UserError(
@@ -105,6 +106,14 @@ def _with_scoring(experiment: Experiment, search: Search) -> Experiment:
     changed = dataclasses.replace(experiment, config=config)
     check_scoring(changed)
     return changed
+
+
+def _check_budgets(search: Search, budgets: Sequence[Budget], net: Supernet) -> None:
+    """A budget that no subnet meets is refused before anything is scored; a history says so itself."""
+    cost = budgets[0].objective.cost(net)
+    if search.method != "history":
+        for budget in budgets:
+            check_reachable("--budget", budget.absolute(net), net.space, cost)
 
 
 def _found(
