@@ -118,7 +118,11 @@ def run_profile(arguments: argparse.Namespace, rest: list[str]) -> None:
 
     _use_cpu()
     settings = profile.Settings(
-        _profiled_network(arguments, rest), arguments.target, arguments.batch, arguments.repeats, **options.sweep(arguments)
+        _profiled_network(arguments, rest),
+        arguments.target,
+        arguments.batch,
+        arguments.repeats,
+        **options.sweep(arguments),
     )
     table = profile.run(settings, arguments.points)
     table = latency.monotone(table) if arguments.monotone else table
@@ -146,9 +150,11 @@ def run_report(arguments: argparse.Namespace, rest: list[str]) -> None:
     if arguments.workdir:
         from slimjax import fronts
 
-        compared = fronts.write(arguments.out, arguments.workdir, arguments.command)
+        compared = fronts.write(arguments.out, arguments.workdir, arguments.command, arguments.table)
         _print_answer(arguments, {"out": arguments.out, "runs": compared})
         return
+    if arguments.table is not None:
+        raise UserError("--table: goes with --workdir. Tables to draw are given as --tables.")
     from slimjax import latency
     from slimjax.profiling import page
 

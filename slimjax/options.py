@@ -183,6 +183,7 @@ def define_report(parser: argparse.ArgumentParser) -> None:
     what.add_argument(
         "--workdir", nargs="+", metavar="DIR", type=_directory, help="finished runs, four at most"
     )
+    parser.add_argument("--table", help="for --workdir: a latency table; compares by milliseconds too")
     parser.add_argument("--out", required=True, help="the page, an HTML file")
 
 
