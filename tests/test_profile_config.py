@@ -52,6 +52,8 @@ def test_a_configs_table_says_what_rebuilds_its_network(table):
     net, again = own_net(), named(**latency.load(table).about["network"])
     assert again.space == net.space
     assert again.records.layers == net.records.layers
+    model = again.model
+    assert (model.channels, model.num_classes, again.image_shape) == ((8, 16, 32), 10, (8, 8, 1))
 
 
 def test_a_configs_table_is_compared_with_whole_networks(table, folder, capsys):
