@@ -30,7 +30,7 @@ class Architecture:
     """A found subnet.
 
     Args:
-      network: which supernet it is a subnet of.
+      network: which supernet it is a subnet of: arguments of `supernet.named`.
       channels: of every slimmable group.
       costs: by name, with units in the names: "macs", "params", "peak_bytes", "latency_ms".
       accuracy: scores by name; None: not measured.

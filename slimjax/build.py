@@ -5,19 +5,19 @@ from __future__ import annotations
 import dataclasses
 import functools
 import inspect
+import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import optax
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from slimjax import models, optimizers, sharding
+from slimjax import models, optimizers, sharding, supernet
 from slimjax.algorithms import ALGORITHMS, Algorithm
 from slimjax.config import validate
 from slimjax.data import augment, images, pipeline, sources
@@ -26,8 +26,8 @@ from slimjax.engine import Engine, Slot
 from slimjax.errors import UserError
 from slimjax.layers import BatchNorm
 from slimjax.state import TrainState
-from slimjax.supernet import Supernet, make_supernet
-from slimjax.widths import Rounding, Subnet, width_name
+from slimjax.supernet import Supernet
+from slimjax.widths import Subnet, width_name
 
 Rows = dict[str, np.ndarray]
 
@@ -163,18 +163,42 @@ def load_data(config: ConfigDict, described: bool = False) -> Dataset:
 
 def build_net(config: ConfigDict, image_shape: tuple[int, int, int], num_classes: int) -> Supernet:
     """The supernet of a config for images [H, W, C]."""
-    entry, wanted = models.lookup(config.model.name), config.model
-    options = {key: _hashable(value) for key, value in wanted.options.items()}
-    _check_kinds("config.model.options", options, entry.defaults)
-    sync = config.batch_norm.statistics == "global"
-    model = entry.build(
-        num_classes=num_classes,
-        norm=functools.partial(BatchNorm, sync=sync, unbiased=config.batch_norm.unbiased),
-        dtype=jnp.dtype(wanted.dtype),
-        **options,
-    )
-    rounding = Rounding(wanted.rounding or entry.rounding.policy, wanted.divisor or entry.rounding.divisor)
-    return make_supernet(entry, model, image_shape, rounding, wanted.min_width)
+    sync, unbiased = config.batch_norm.statistics == "global", config.batch_norm.unbiased
+    norm = functools.partial(BatchNorm, sync=sync, unbiased=unbiased)
+    return supernet.named(**network(config, image_shape, num_classes), norm=norm)
+
+
+def network(config: ConfigDict, image_shape: tuple[int, int, int], num_classes: int) -> dict[str, Any]:
+    """A config's network in the words of files: arguments of `supernet.named`, defaults of the model written out."""
+    entry, wanted = models.lookup(config.model.name), config.model.to_dict()
+    _check_kinds("config.model.options", wanted["options"], entry.defaults)
+    return {
+        **wanted,
+        "min_width": wanted["min_width"] or entry.min_width,
+        "rounding": wanted["rounding"] or entry.rounding.policy,
+        "divisor": wanted["divisor"] or entry.rounding.divisor,
+        "image_shape": list(image_shape),
+        "num_classes": num_classes,
+    }
+
+
+def read_network(config: ConfigDict) -> dict[str, Any]:
+    """`network` of a config that is not going to be trained here; published data sets need not be there.
+
+    Raises:
+      UserError: mistakes of the config, or options that JSON has no words for.
+    """
+    validate(config, config.devices or 1)
+    info = load_data(config, described=True).info
+    found = network(config, info.image_shape, info.num_classes)
+    try:
+        json.dumps(found, allow_nan=False)
+    except (TypeError, ValueError) as error:
+        raise UserError(
+            f"config.model.options: expected numbers, texts and tuples of them; got {found['options']} ({error}). "
+            "Only such networks can be rebuilt from a file."
+        ) from error
+    return found
 
 
 def build_schedule(config: ConfigDict, steps: int, steps_per_epoch: float) -> optax.Schedule:
@@ -243,7 +267,3 @@ def _kind(value: Any) -> type:
     """ml_collections lets strings through for tuples, JSON turns tuples into lists, and mappings are many."""
     kinds: Mapping[type, type] = {list: tuple, ConfigDict: dict, MappingProxyType: dict}
     return kinds.get(type(value), type(value))
-
-
-def _hashable(value: Any) -> Any:
-    return tuple(value) if isinstance(value, list) else value

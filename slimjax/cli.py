@@ -116,11 +116,13 @@ def run_profile(arguments: argparse.Namespace, rest: list[str]) -> None:
     from slimjax import latency
     from slimjax.profiling import page, profile
 
-    _no_more(rest)
     _use_cpu()
-    network = {**options.network(arguments), "dtype": arguments.dtype, "min_width": arguments.min_width}
     settings = profile.Settings(
-        network, arguments.target, arguments.batch, arguments.repeats, **options.sweep(arguments)
+        _profiled_network(arguments, rest),
+        arguments.target,
+        arguments.batch,
+        arguments.repeats,
+        **options.sweep(arguments),
     )
     table = profile.run(settings, arguments.points)
     table = latency.monotone(table) if arguments.monotone else table
@@ -130,15 +132,29 @@ def run_profile(arguments: argparse.Namespace, rest: list[str]) -> None:
     _print_answer(arguments, {"out": arguments.out, "page": picture, **table.summary()})
 
 
+def _profiled_network(arguments: argparse.Namespace, rest: list[str]) -> dict[str, Any]:
+    """Of a name or of a config, as arguments of `supernet.named`."""
+    if arguments.config is None:
+        _no_more(rest)
+        dtype = arguments.dtype or "float32"
+        return {**options.network(arguments), "dtype": dtype, "min_width": arguments.min_width}
+    from slimjax import build, config_file
+
+    options.refuse_changes(arguments)
+    return build.read_network(config_file.load(arguments.config, rest))
+
+
 def run_report(arguments: argparse.Namespace, rest: list[str]) -> None:
     """Draw several runs' fronts, or latency tables of several targets or networks, on one page."""
     _no_more(rest)
     if arguments.workdir:
         from slimjax import fronts
 
-        compared = fronts.write(arguments.out, arguments.workdir, arguments.command)
+        compared = fronts.write(arguments.out, arguments.workdir, arguments.command, arguments.table)
         _print_answer(arguments, {"out": arguments.out, "runs": compared})
         return
+    if arguments.table is not None:
+        raise UserError("--table: goes with --workdir. Tables to draw are given as --tables.")
     from slimjax import latency
     from slimjax.profiling import page
 

@@ -218,8 +218,8 @@ def _missing(about: Mapping[str, Any], keys: Sequence[str]) -> str:
     return (
         f"latency table of {about['network']['name']} on {about['target']}: "
         f"lacks {len(keys)} units of this network:{listed}\n"
-        f"Profile them: slimjax profile --model MODEL --target {about['target']} --batch {about['batch']} "
-        f"--dtype {about['dtype']} --out FILE"
+        f"Profile them: slimjax profile --model NAME (or --config FILE) --target {about['target']} "
+        f"--batch {about['batch']} --dtype {about['dtype']} --out FILE"
     )
 
 

@@ -5,13 +5,27 @@ from __future__ import annotations
 import argparse
 import importlib.util
 import pathlib
+from types import MappingProxyType
 from typing import Any
+
+from slimjax.errors import UserError
 
 # Those of profiling.tpu, which takes seconds to import; a test holds them together.
 BENCH_TARGETS = ("cpu", "tpu-v4", "tpu-v5e", "tpu-v5p", "tpu-v6e")
 # Those of search_run, likewise.
 METHODS = ("bayes", "evolution", "greedy", "history")
 NETWORK = ("multiplier", "num_classes", "image_size", "divisor")
+# What a config says instead.
+CONFIG_FIELDS = MappingProxyType(
+    {
+        "multiplier": "model.options.multiplier",
+        "num_classes": "data.num_classes",
+        "image_size": "data.image_size",
+        "divisor": "model.divisor",
+        "dtype": "model.dtype",
+        "min_width": "model.min_width",
+    }
+)
 # Those of costs, likewise.
 CONVENTIONS = ("plain", "slimmable", "joslim", "tfnas")
 
@@ -115,6 +129,11 @@ def define_cost(parser: argparse.ArgumentParser) -> None:
 
 def define_network(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--model", required=True)
+    define_changes(parser)
+
+
+def define_changes(parser: argparse.ArgumentParser) -> None:
+    """What differs from the network that a model's name means."""
     parser.add_argument("--multiplier", type=float, help="of all channels, for example 2 for ResNet-20 2x")
     parser.add_argument("--num-classes", "--num_classes", type=int)
     parser.add_argument("--image-size", "--image_size", type=int, help="pixels of a side")
@@ -128,13 +147,16 @@ def network(arguments: argparse.Namespace) -> dict[str, Any]:
 
 
 def define_profile(parser: argparse.ArgumentParser) -> None:
-    define_network(parser)
+    which = parser.add_mutually_exclusive_group(required=True)
+    which.add_argument("--model", help="a model's name")
+    which.add_argument("--config", help="a config file, with --config.key=value overrides: its own network")
+    define_changes(parser)
     parser.add_argument(
         "--target", required=True, help="cpu, gpu, tpu; tpu-v5e and its like; roofline:DEVICE"
     )
     parser.add_argument("--out", required=True, help="the table, a JSON file")
     parser.add_argument("--batch", type=int, default=32, help="images at a time (default: 32)")
-    parser.add_argument("--dtype", default="float32", choices=["float32", "bfloat16"])
+    parser.add_argument("--dtype", choices=["float32", "bfloat16"], help="default: float32")
     parser.add_argument(
         "--points", type=int, default=5, help="channel counts along each of two axes (default: 5)"
     )
@@ -146,12 +168,22 @@ def define_profile(parser: argparse.ArgumentParser) -> None:
     define_sweep(parser)
 
 
+def refuse_changes(arguments: argparse.Namespace) -> None:
+    """Raises: UserError: flags that change a named network, beside a config, which says everything itself."""
+    for name, field in CONFIG_FIELDS.items():
+        if getattr(arguments, name) is not None:
+            raise UserError(
+                f"--{name.replace('_', '-')}: goes with --model. With --config write --config.{field}=VALUE."
+            )
+
+
 def define_report(parser: argparse.ArgumentParser) -> None:
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument("--tables", nargs="+", metavar="FILE", help="latency tables")
     what.add_argument(
         "--workdir", nargs="+", metavar="DIR", type=_directory, help="finished runs, four at most"
     )
+    parser.add_argument("--table", help="for --workdir: a latency table; compares by milliseconds too")
     parser.add_argument("--out", required=True, help="the page, an HTML file")
 
 

@@ -43,6 +43,31 @@ class Curve:
     profiled: Points
 
 
+@dataclasses.dataclass(frozen=True)
+class Fronts:
+    """The subnets of several runs, by one cost.
+
+    Args:
+      cost: what the cost axis is called; `unit`: what follows a number.
+      points: (cost, top-1 from 0 to 1) of each run's subnets, by name; at most as many runs as `SERIES`.
+      groups: names of channel groups, in network order; `panels`: what is kept of them at a few costs.
+    """
+
+    cost: str
+    unit: str
+    points: Mapping[str, Sequence[tuple[float, float]]]
+    groups: Sequence[str]
+    panels: Sequence[Panel]
+
+
+@dataclasses.dataclass(frozen=True)
+class Panel:
+    """For each run, the subnet nearest to a cost: its own cost, and what share of each group's channels it keeps."""
+
+    near: float
+    kept: Mapping[str, tuple[float, Sequence[float]]]
+
+
 DASH = "-"
 BINS = 20
 """Of a histogram of costs from 0 to 1."""
@@ -51,6 +76,7 @@ COLUMNS = ("width", "MACs", "params", "top-1", "uncalibrated", "loss", "channels
 # Stand-ins in the drawing for what the page's style sheet decides: dark or light.
 INK, CALIBRATED, UNCALIBRATED = "#010203", "#010204", "#010205"
 SERIES = (CALIBRATED, UNCALIBRATED, "#010206", "#010207")
+MARKERS = "osD^"
 STYLE = {
     INK: "var(--ink)",
     CALIBRATED: "var(--series-1)",
@@ -117,23 +143,25 @@ def write_latencies(
 def write_fronts(
     path: epath.PathLike,
     *,
-    fronts: Mapping[str, Sequence[tuple[float, float]]],
+    fronts: Sequence[Fronts],
     visited: Mapping[str, Sequence[float]],
     summaries: Sequence[Mapping[str, Any]],
     command: str,
+    notes: Sequence[str] = (),
 ) -> None:
     """Writes one HTML page about several runs.
 
     Args:
-      fronts: (MACs, top-1 from 0 to 1) of each run's subnets, by name; at most as many as `SERIES`.
+      fronts: the runs by one cost, by another.
       visited: costs from 0 to 1 of what their searches tried.
       summaries: numbers by column, one row for each run.
     """
-    figures = [Markup(draw_fronts(fronts))]
+    pictures = [draw_fronts(one) for one in fronts]
     if visited:
-        figures.append(Markup(draw_visited(visited)))
+        pictures.append(draw_visited(visited))
+    pictures += [draw_channels(one) for one in fronts if one.panels]
     rows = [tuple(_short(value) for value in row.values()) for row in summaries]
-    write_page(path, "Fronts", figures, "Runs", tuple(summaries[0]), rows, command)
+    write_page(path, "Fronts", list(map(Markup, pictures)), "Runs", tuple(summaries[0]), rows, command, notes)
 
 
 def write_page(
@@ -179,16 +207,41 @@ def draw_front(rows: Sequence[FrontRow]) -> str:
     return _to_svg(figure, "Top-1 accuracy over MACs")
 
 
-def draw_fronts(fronts: Mapping[str, Sequence[tuple[float, float]]]) -> str:
-    """Returns an SVG of top-1 over MACs, a line for each run."""
-    figure, axes = _new_figure("MACs", "top-1 (%)")
-    _scale_macs(axes)
-    for (name, points), colour in zip(fronts.items(), SERIES, strict=False):
-        macs, top1 = zip(*sorted(points), strict=True)
+def draw_fronts(fronts: Fronts) -> str:
+    """Returns an SVG of top-1 over a cost, a line for each run."""
+    figure, axes = _new_figure(fronts.cost, "top-1 (%)")
+    if fronts.unit == "MACs":
+        _scale_macs(axes)
+    for (name, points), colour in zip(fronts.points.items(), SERIES, strict=False):
+        cost, top1 = zip(*sorted(points), strict=True)
         percent = [100 * value for value in top1]
-        axes.plot(macs, percent, "o-", color=colour, label=name, markersize=4, linewidth=1.2)
+        axes.plot(cost, percent, "o-", color=colour, label=name, markersize=4, linewidth=1.2)
     _finish(axes)
-    return _to_svg(figure, "Fronts of several runs")
+    return _to_svg(figure, f"Fronts of several runs over {fronts.cost}")
+
+
+def draw_channels(fronts: Fronts) -> str:
+    """Returns an SVG of the share of its channels that each group keeps: a panel for each cost, a line for each run."""
+    height, places = 1.1 + 1.55 * len(fronts.panels), range(len(fronts.groups))
+    figure = Figure(figsize=(7, height), layout="constrained", facecolor="none")
+    rows = figure.subplots(len(fronts.panels), 1, sharex=True, sharey=True, squeeze=False)[:, 0]
+    colours = dict(zip(fronts.points, zip(SERIES, MARKERS, strict=True), strict=False))
+    for axes, panel in zip(rows, fronts.panels, strict=True):
+        _clear(axes)
+        costs = ", ".join(_count(cost) for cost, _ in panel.kept.values())
+        title = f"near {_count(panel.near)} {fronts.unit}: {costs}"
+        axes.set_title(title, color=INK, fontsize=9, loc="left")
+        for i, (name, (_, shares)) in enumerate(panel.kept.items()):
+            colour, marker = colours[name]
+            beside = [
+                place + 0.12 * (i - (len(panel.kept) - 1) / 2) for place in places
+            ]  # equal ones do not hide
+            axes.plot(beside, shares, marker + "-", color=colour, label=name, markersize=5, linewidth=0.8)
+        axes.set_ylim(0, 1.08)
+    rows[-1].set_xticks(places, fronts.groups, rotation=30, ha="right", fontsize=8, parse_math=False)
+    figure.supylabel("share of its most channels", color=INK, fontsize=10)
+    _legend(figure, *rows[0].get_legend_handles_labels(), loc="outside upper center", ncols=2)
+    return _to_svg(figure, f"Channels by group near a few costs, {fronts.cost}")
 
 
 def draw_visited(visited: Mapping[str, Sequence[float]]) -> str:
@@ -246,7 +299,7 @@ def _count(value: float | None) -> str:
     for size, letter in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
         if value >= size:
             return f"{value / size:.2f} {letter}"
-    return f"{value:g}"
+    return f"{value:.4g}"
 
 
 def _short(value: Any) -> str:
@@ -273,14 +326,19 @@ def _loss_curves(metrics: Sequence[Mapping[str, Any]]) -> dict[str, tuple[list[i
 def _new_figure(xlabel: str, ylabel: str) -> tuple[Figure, Axes]:
     figure = Figure(figsize=(7, 4.2), layout="constrained", facecolor="none")
     axes = figure.subplots()
-    axes.set_facecolor("none")
-    axes.set_xlabel(xlabel, color=INK)
+    _clear(axes)
+    axes.set_xlabel(xlabel, color=INK, parse_math=False)
     axes.set_ylabel(ylabel, color=INK)
+    axes.margins(x=0.08, y=0.12)
+    return figure, axes
+
+
+def _clear(axes: Axes) -> None:
+    """Nothing but a faint grid, in the page's ink."""
+    axes.set_facecolor("none")
     axes.tick_params(which="both", colors=INK, length=0)
     axes.spines[:].set_visible(False)
     axes.grid(color=INK, alpha=0.12, linewidth=0.8)
-    axes.margins(x=0.08, y=0.12)
-    return figure, axes
 
 
 def _scale_macs(axes: Axes) -> None:
@@ -309,9 +367,13 @@ def _label_points(axes: Axes, rows: Sequence[FrontRow]) -> None:
 
 def _finish(axes: Axes) -> None:
     if axes.lines:
-        legend = axes.legend(frameon=False, labelcolor=INK, loc="best")
-        for text in legend.get_texts():
-            text.set_parse_math(False)
+        _legend(axes, *axes.get_legend_handles_labels(), loc="best")
+
+
+def _legend(place: Axes | Figure, handles: Sequence[Any], labels: Sequence[str], **options: Any) -> None:
+    legend = place.legend(handles, labels, frameon=False, labelcolor=INK, **options)
+    for text in legend.get_texts():
+        text.set_parse_math(False)
 
 
 def _to_svg(figure: Figure, title: str) -> str:

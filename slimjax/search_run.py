@@ -12,13 +12,13 @@ import jax
 
 from slimjax import architecture
 from slimjax.architecture import Architecture
-from slimjax.build import Experiment, build, check_scoring
+from slimjax.build import Experiment, build, check_scoring, network
 from slimjax.errors import UserError
 from slimjax.evaluate import FrontRow, Scores, evaluate
 from slimjax.evaluate_run import load_config, load_state
 from slimjax.objectives import Budget, Objective, WidthVectors, parse_budget
 from slimjax.report import write_front
-from slimjax.search.base import Cost, Searcher, check_number, target_name
+from slimjax.search.base import Cost, Searcher, check_number, check_reachable, target_name
 from slimjax.search.evolution import evolution
 from slimjax.search.greedy import greedy
 from slimjax.search.mobo import mobo
@@ -85,6 +85,7 @@ def run(search: Search) -> list[FrontRow]:
     """
     budgets = search.parsed()
     experiment = _with_scoring(build(load_config(search.directory)), search)
+    _check_budgets(search, budgets, experiment.net)
     state = load_state(experiment, search.directory)
     if SHARED not in state.affine:
         raise UserError(
@@ -105,6 +106,14 @@ def _with_scoring(experiment: Experiment, search: Search) -> Experiment:
     changed = dataclasses.replace(experiment, config=config)
     check_scoring(changed)
     return changed
+
+
+def _check_budgets(search: Search, budgets: Sequence[Budget], net: Supernet) -> None:
+    """A budget that no subnet meets is refused before anything is scored; a history says so itself."""
+    cost = budgets[0].objective.cost(net)
+    if search.method != "history":
+        for budget in budgets:
+            check_reachable("--budget", budget.absolute(net), net.space, cost)
 
 
 def _found(
@@ -168,7 +177,7 @@ def _save(
     """An architecture file for each budget, the rows, and a config that trains all of them as one S-Net."""
     folder = Path(search.directory) / f"search-{search.method}"
     config, space = experiment.config, experiment.net.space
-    network = {**config.model.to_dict(), "image_shape": list(experiment.net.image_shape)}
+    described = network(config, experiment.net.image_shape, experiment.dataset.info.num_classes)
     retrain = folder / "retrain.py"
     command = f"slimjax train --config {retrain} --workdir {folder / 'retrained'}"
     paths = []
@@ -179,7 +188,7 @@ def _save(
         how = {"method": search.method, "budget": row["name"], "trials": search.trials, "seed": search.seed}
         accuracy = {"top1": row["top1"], "loss": row["loss"]}
         path = folder / f"{_file_name(row['name'])}.json"
-        architecture.write(path, Architecture(network, row["channels"], costs, accuracy, how, command))
+        architecture.write(path, Architecture(described, row["channels"], costs, accuracy, how, command))
         paths.append(str(path))
     write_front(folder / "front.json", rows)
     write_atomic(retrain, RETRAIN.format(run=str(Path(search.directory) / "config.json"), paths=paths))

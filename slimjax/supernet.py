@@ -5,7 +5,8 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 import jax
@@ -100,31 +101,52 @@ def named(
     min_width: float | None = None,
     divisor: int | None = None,
     convention: str | None = None,
+    image_shape: Sequence[int] | None = None,
+    rounding: str | None = None,
+    options: Mapping[str, Any] = MappingProxyType({}),
+    norm: Callable[..., nn.Module] | None = None,
 ) -> Supernet:
     """The supernet of a model's name, as its paper has it where nothing else is said.
 
+    All arguments but `norm` are JSON: latency tables and architecture files say with them what network they are of.
+
     Args:
       multiplier: of all channels; `image_size`: pixels of a side.
-      divisor: all channel counts are multiples of it.
+      divisor: all channel counts are multiples of it, unless `rounding` names another policy.
+      image_shape: [H, W, C], instead of `image_size`.
+      options: further arguments of the model's class; lists stand for tuples.
 
     Raises:
       UserError: an unknown name, or a value that the network cannot have.
     """
     entry = models.lookup(name)
-    options = _given(multiplier=_whole(multiplier), num_classes=num_classes)
-    for key, value in {**options, **_given(image_size=image_size, divisor=divisor)}.items():
+    fields = _given(multiplier=_whole(multiplier), num_classes=num_classes)
+    for key, value in {**fields, **_given(image_size=image_size, divisor=divisor)}.items():
         if not 0 < value < math.inf:  # NaN fails here too
             raise UserError(f"--{key.replace('_', '-')}: expected a positive number, got {value}.")
-    if isinstance(options.get("multiplier"), float) and isinstance(entry.defaults.get("multiplier"), int):
+    if isinstance(fields.get("multiplier"), float) and isinstance(entry.defaults.get("multiplier"), int):
         raise UserError(f"--multiplier: expected a whole number for {name}, got {multiplier}.")
-    shape = entry.image_shape if image_size is None else (image_size, image_size, entry.image_shape[-1])
+    height, width, channels = image_shape or entry.image_shape
+    shape = (height, width, channels) if image_size is None else (image_size, image_size, channels)
     entry = dataclasses.replace(entry, convention=convention or entry.convention)
-    rounding = None if divisor is None else Rounding("multiple", divisor)
-    return make_supernet(entry, entry.build(dtype=jnp.dtype(dtype), **options), shape, rounding, min_width)
+    policy = rounding or ("multiple" if divisor else entry.rounding.policy)
+    fields |= _given(norm=norm) | {key: _hashable(value) for key, value in options.items()}
+    return make_supernet(
+        entry,
+        entry.build(dtype=jnp.dtype(dtype), **fields),
+        shape,
+        Rounding(policy, divisor or entry.rounding.divisor),
+        min_width,
+    )
 
 
-def _given(**options: Any) -> dict[str, Any]:
-    return {name: value for name, value in options.items() if value is not None}
+def _given(**fields: Any) -> dict[str, Any]:
+    return {name: value for name, value in fields.items() if value is not None}
+
+
+def _hashable(value: Any) -> Any:
+    """JSON has lists for tuples; a module's fields must be hashable."""
+    return tuple(map(_hashable, value)) if isinstance(value, list | tuple) else value
 
 
 def _whole(number: float | None) -> float | int | None:

@@ -9,11 +9,10 @@ import pytest
 from flax import linen as nn
 
 from slimjax import costs, models, options
-from slimjax.build import make_supernet
 from slimjax.layers import Conv, FeatureMap
 from slimjax.models import autoslim
 from slimjax.models.mobilenet_v3 import LARGE
-from slimjax.supernet import Supernet
+from slimjax.supernet import Supernet, make_supernet
 from slimjax.widths import Group, Rounding
 
 # (network, its options, width, MACs, parameters of convolutions and dense layers, gammas and betas)

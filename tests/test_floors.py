@@ -24,10 +24,10 @@ FLOORS = [
     {"algorithms"},
     {"config", "config_file"},
     {"recipes", "build"},
-    {"plan", "evaluate", "cost_query", "compile_query", "fronts"},
+    {"plan", "evaluate", "cost_query", "compile_query"},
     {"train"},
     {"evaluate_run", "bench"},
-    {"search_run"},
+    {"search_run", "fronts"},
     {"cli"},
     {"__main__"},
 ]

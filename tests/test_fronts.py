@@ -1,10 +1,14 @@
 """Several runs on one page: what the numbers mean, and what is drawn."""
 
 import json
+import re
+from pathlib import Path
 
+import numpy as np
 import pytest
+from test_search_latency import save_table
 
-from slimjax import cli, fronts
+from slimjax import build, cli, config_file, fronts, latency
 from slimjax.errors import UserError
 from slimjax.fronts import Run
 from slimjax.search.trials import Trial, TrialLog
@@ -76,3 +80,103 @@ def test_directories_without_a_front_are_refused(two_runs, tmp_path):
 def test_more_runs_than_colours_are_refused(two_runs, tmp_path):
     with pytest.raises(UserError, match="at most 4 runs, got 5"):
         fronts.write(tmp_path / "page.html", [two_runs[0]] * 5, "")
+
+
+GROUPS = ("stage1", "stage1/block1", "stage2/block1", "stage2", "stage3/block1", "stage3")
+
+
+def kept(macs, *channels, groups=GROUPS):
+    return row(1.0, macs) | {"channels": dict(zip(groups, channels, strict=True))}
+
+
+def write_run(folder: Path, rows) -> str:
+    folder.mkdir()
+    (folder / "front.json").write_text(json.dumps(rows))
+    return str(folder)
+
+
+def panels(*runs):
+    return fronts._fronts(
+        [Run(f"run{i}", rows, []) for i, rows in enumerate(runs)], "macs", "MACs", "MACs"
+    ).panels
+
+
+def test_channels_are_those_of_the_subnets_nearest_to_three_costs():
+    """From 20 MACs, which both have, to 100: near 40, 60 and 80."""
+    first = [kept(macs, *[macs] * 6) for macs in (10, 35, 62, 100)]
+    second = [kept(macs, *[macs] * 6) for macs in (20, 45, 79, 90)]
+    found = panels(first, second)
+    assert [panel.near for panel in found] == [40, 60, 80]
+    assert [[cost for cost, _ in panel.kept.values()] for panel in found] == [[35, 45], [62, 45], [62, 79]]
+
+
+def test_channels_are_shares_of_the_most_that_any_run_keeps():
+    [panel, *_] = panels([kept(10, 1, 2, 3, 4, 5, 6)], [kept(10, 2, 4, 6, 8, 10, 12)])
+    assert panel.kept["run0"][1] == [0.5] * 6
+    assert panel.kept["run1"][1] == [1.0] * 6
+
+
+def test_the_page_has_a_picture_of_channels_with_every_group_and_run(tmp_path):
+    runs = [write_run(tmp_path / name, [kept(10, *[4] * 6), kept(20, *[8] * 6)]) for name in ("one", "two")]
+    fronts.write(tmp_path / "page.html", runs, "")
+    picture = (tmp_path / "page.html").read_text().split("<figure>")[2]
+    texts = re.findall(r"<text[^>]*>([^<]*)</text>", picture)
+    assert {*GROUPS, "one", "two"} <= set(texts)
+    assert sum(text.startswith("near ") for text in texts) == 3
+
+
+def test_a_run_of_other_groups_is_left_out_of_the_channels_and_named(tmp_path):
+    others = [f"other{i}" for i in range(6)]
+    runs = [
+        write_run(tmp_path / "one", [kept(10, *[4] * 6)]),
+        write_run(tmp_path / "two", [kept(10, *[4] * 6, groups=others)]),
+    ]
+    fronts.write(tmp_path / "page.html", runs, "")
+    page = (tmp_path / "page.html").read_text()
+    assert "two is not in the pictures of channels: its groups are not those of one." in page
+    assert "other0" not in page
+
+
+@pytest.fixture
+def timed(tmp_path):
+    """(a run of the digits, a latency table of its network)."""
+    config = config_file.load(str(Path(__file__).parent.parent / "configs/digits_resnet8_joslim.py"), [])
+    net = build.build_net(config, (8, 8, 1), 10)
+    subnets = [net.space.uniform(width) for width in (0.42, 0.6, 0.8, 1.0)]
+    rows = [row(1.0, int(net.macs(s))) | {"channels": net.space.to_channels(s)} for s in subnets]
+    directory = write_run(tmp_path / "run", rows)
+    (tmp_path / "run" / "config.json").write_text(config.to_json())
+    table = save_table(tmp_path / "t.json", net)
+    return directory, table, net.latency(latency.load(table))(np.stack(subnets))
+
+
+def test_with_a_table_fronts_are_drawn_over_milliseconds_too(timed, tmp_path, capsys):
+    directory, table, _ = timed
+    command = [
+        "report",
+        "--workdir",
+        directory,
+        "--table",
+        table,
+        "--out",
+        str(tmp_path / "p.html"),
+        "--json",
+    ]
+    assert cli.main(command) == 0
+    [answer] = json.loads(capsys.readouterr().out)["runs"]
+    assert {"area", "latency_area", "latency_hypervolume"} <= set(answer)
+    page = (tmp_path / "p.html").read_text()
+    assert page.count("<svg") == 4
+    assert "ms by the table of made up" in page
+
+
+def test_rows_get_the_milliseconds_of_their_runs_network(timed):
+    directory, table, expected = timed
+    rows = fronts.load(directory, latency.load(table)).rows
+    assert [r["latency_ms"] for r in rows] == pytest.approx(expected.tolist())
+
+
+def test_a_table_beside_tables_to_draw_is_refused(timed, tmp_path, capsys):
+    table = timed[1]
+    assert cli.main(["report", "--tables", table, "--table", table, "--out", str(tmp_path / "p.html")]) == 2
+    assert "--table: goes with --workdir" in capsys.readouterr().err

@@ -12,7 +12,6 @@ from flax import linen as nn
 from flax import traverse_util
 
 from slimjax import layers, models
-from slimjax.build import make_supernet
 from slimjax.layers import (
     AveragePool,
     BatchNorm,
@@ -27,7 +26,7 @@ from slimjax.layers import (
 from slimjax.models import shufflenet
 from slimjax.models.inverted_residual import InvertedResidual
 from slimjax.models.mobilenet_v3 import LARGE, SMALL
-from slimjax.supernet import Supernet
+from slimjax.supernet import Supernet, make_supernet
 from slimjax.widths import Group, Rounding, Width, Widths
 
 

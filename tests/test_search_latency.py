@@ -1,0 +1,100 @@
+"""`slimjax search --budget 'latency_ms<=X@table.json'`: what it finds is within X by the table, and says so."""
+
+import numpy as np
+import pytest
+from ml_collections import ConfigDict
+from test_joslim import QUICK
+from test_train import small
+
+from slimjax import architecture, build, latency, recipes, search_run, units
+from slimjax.errors import UserError
+from slimjax.latency import ABOUT, Entry, LatencyTable
+from slimjax.search_run import Search
+from slimjax.supernet import Supernet, named
+from slimjax.train import train
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """The workdir of a short Joslim run."""
+    config = small(steps=24, checkpoint_every=24)
+    config.algorithm = recipes.joslim(steps_per_round=2)
+    config.algorithm.search = ConfigDict(QUICK)
+    config.data.holdout = 200
+    config.scoring.images = 64
+    config.evaluation.widths = (1.0,)
+    directory = tmp_path_factory.mktemp("trained")
+    train(config, str(directory))
+    return str(directory)
+
+
+@pytest.fixture(scope="module")
+def net(trained) -> Supernet:
+    return build.build(search_run.load_config(trained)).net
+
+
+def save_table(path, net: Supernet, model: str = "resnet8") -> str:
+    """Milliseconds that rise with a unit's first axis only, unlike its MACs."""
+    entries = {}
+    for unit in units.split(net.records):
+        grid = tuple(net.space.legal(group).astype(np.int64) for group in unit.axes)
+        steps = np.stack(np.meshgrid(*grid, indexing="ij"))[0]
+        entries[unit.key] = Entry(grid, 0.1 + 0.25 * steps, np.zeros(steps.shape))
+    about = dict.fromkeys(ABOUT, "made up") | {"network": {"name": model}, "versions": {}}
+    LatencyTable(about, 0.05, entries).save(path)
+    return str(path)
+
+
+@pytest.fixture(scope="module")
+def table(net, tmp_path_factory) -> str:
+    return save_table(tmp_path_factory.mktemp("table") / "t.json", net)
+
+
+def ends(net, table):
+    cost = net.latency(latency.load(table))
+    return float(cost(net.space.smallest)), float(cost(net.space.largest))
+
+
+@pytest.mark.parametrize("method", ["bayes", "greedy", "history"])
+def test_found_subnets_are_within_their_milliseconds(trained, net, table, method):
+    least, most = ends(net, table)
+    limits = [f"{least + share * (most - least):.4g}" for share in (0.1, 0.5)]
+    budgets = tuple(f"latency_ms<={limit}@{table}" for limit in limits)
+    rows = search_run.run(Search(trained, budgets, method, trials=30))
+    cost = net.latency(latency.load(table))
+    assert [row["name"] for row in rows] == list(budgets)
+    for row, limit in zip(rows, limits, strict=True):
+        found = architecture.load(f"{trained}/search-{method}/latency_ms-{limit}.json")
+        assert float(cost(found.subnet(net.space))) <= float(limit)
+        assert found.channels == row["channels"]
+
+
+def test_the_architecture_file_has_the_latency_and_the_network(trained, net, table):
+    search_run.run(Search(trained, (f"latency_ms<=100@{table}",), "history"))
+    found = architecture.load(f"{trained}/search-history/latency_ms-100.json")
+    expected = net.latency(latency.load(table))(found.subnet(net.space))
+    assert found.costs["latency_ms"] == pytest.approx(float(expected))
+    again = named(**found.network)
+    assert again.space == net.space
+    assert again.records.layers == net.records.layers
+
+
+@pytest.mark.parametrize(
+    ("method", "message"),
+    [
+        ("bayes", "--budget: expected a cost of at least {least:.10g}, got 0.01"),
+        ("greedy", "--budget: expected a cost of at least {least:.10g}, got 0.01"),
+        ("evolution", "--budget: expected a cost of at least {least:.10g}, got 0.01"),
+        ("history", "none within latency_ms<=0.01@"),
+    ],
+)
+def test_milliseconds_below_the_smallest_subnets_are_refused(trained, net, table, method, message):
+    with pytest.raises(UserError) as refused:
+        search_run.run(Search(trained, (f"latency_ms<=0.01@{table}",), method))
+    assert message.format(least=ends(net, table)[0]) in str(refused.value)
+
+
+def test_a_table_of_another_network_is_refused_with_what_to_profile(trained, tmp_path):
+    other = save_table(tmp_path / "other.json", named("resnet20"), "resnet20")
+    with pytest.raises(UserError, match=r"lacks \d+ units of this network(.|\n)*slimjax profile"):
+        search_run.run(Search(trained, (f"latency_ms<=1@{other}",)))
