@@ -10,7 +10,7 @@ from typing import Any
 
 import jax
 
-from slimjax import architecture
+from slimjax import architecture, recipes
 from slimjax.architecture import Architecture
 from slimjax.build import Experiment, build, check_scoring
 from slimjax.errors import UserError
@@ -182,7 +182,8 @@ def _save(
         architecture.write(path, Architecture(network, row["channels"], costs, accuracy, how, command))
         paths.append(str(path))
     write_front(folder / "front.json", rows)
-    write_atomic(retrain, RETRAIN.format(run=str(Path(search.directory) / "config.json"), paths=paths))
+    run, settings = str(Path(search.directory) / "config.json"), recipes.retraining(config)
+    write_atomic(retrain, RETRAIN.format(run=run, paths=paths, settings=settings))
 
 
 def _file_name(budget: str) -> str:
@@ -196,5 +197,5 @@ from slimjax import recipes
 
 
 def get_config():
-    return recipes.retrain({run!r}, {paths!r})
+    return recipes.retrain({run!r}, {paths!r}, settings={settings!r})
 '''

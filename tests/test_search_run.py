@@ -54,7 +54,9 @@ def test_found_subnets_can_be_trained_as_one_snet(trained):
     search_run.run(Search(trained, BUDGETS, "history"))
     path = f"{trained}/search-history/retrain.py"
     assert path in architecture.load(f"{trained}/search-history/macs-0.5.json").retrain
-    experiment = build(config_file.load(path, []))
+    config = config_file.load(path, [])
+    assert config == recipes.retrain(f"{trained}/config.json", config.algorithm.architectures, "own")
+    experiment = build(config)
     assert [slot.name for slot in experiment.algorithm.slots] == ["macs-0.5", "macs-0.25"]
     for slot in experiment.algorithm.slots:
         found = architecture.load(f"{trained}/search-history/{slot.name}.json")
