@@ -67,7 +67,9 @@ PUBLISHED = {
 @pytest.mark.parametrize("settings", PUBLISHED)
 def test_retraining_on_imagenet_has_the_published_settings(run, settings):
     """From a run that differs in all of them but the momentum."""
-    path = run("imagenet_mobilenet_v3_large_joslim", "--config.train.steps=7", "--config.train.micro_batches=2")
+    path = run(
+        "imagenet_mobilenet_v3_large_joslim", "--config.train.steps=7", "--config.train.micro_batches=2"
+    )
     config = recipes.retrain(path, ["a.json", "b.json"], settings)
     validate(config, device_count=8)
     got = flat(config)
