@@ -10,7 +10,7 @@ from typing import Any
 
 import jax
 
-from slimjax import architecture, recipes
+from slimjax import architecture, recipes, sharding
 from slimjax.architecture import Architecture
 from slimjax.build import Experiment, build, check_scoring
 from slimjax.errors import UserError
@@ -122,7 +122,8 @@ def _found(
         about = f"step{int(state.step)}-{search.split}{experiment.config.scoring.images}-seed{search.seed}"
         path = Path(search.directory) / f"search-{search.method}" / f"trials-{about}{name}.jsonl"
         with TrialLog(path, enabled=jax.process_index() == 0) as log:
-            found |= searcher.found(run_search(searcher, score, log, space, cost, how=search.method))
+            options: dict[str, Any] = {"how": search.method, "share": sharding.from_leader}
+            found |= searcher.found(run_search(searcher, score, log, space, cost, **options))
     if lacking := [name for name, limit in limits.items() if target_name(limit) not in found]:
         raise UserError(f"--budget {lacking[0]}: no trial within it. Give more --trials, or a larger budget.")
     return {name: found[target_name(limit)] for name, limit in limits.items()}
