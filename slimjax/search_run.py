@@ -99,6 +99,11 @@ def run(search: Search) -> list[FrontRow]:
 
 
 def _with_scoring(experiment: Experiment, search: Search) -> Experiment:
+    if search.split == "holdout" and not experiment.dataset.info.splits["holdout"]:
+        raise UserError(
+            f"--split holdout: {search.directory} has held no training images out. Search it with --split train, "
+            "whose scores favour what was learnt by heart, or train again with data.holdout."
+        )
     config = experiment.config.copy_and_resolve_references()
     config.scoring.split = search.split
     config.scoring.images = search.images or config.scoring.images

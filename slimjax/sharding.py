@@ -103,7 +103,8 @@ def from_leader(tree: Any) -> Any:
     sent = np.asarray(multihost_utils.broadcast_one_to_all(raw), np.uint8)
     parts = np.split(sent, np.cumsum([leaf.nbytes for leaf in leaves])[:-1])
     alike = zip(parts, leaves, strict=True)
-    return structure.unflatten([part.copy().view(leaf.dtype).reshape(leaf.shape) for part, leaf in alike])
+    restored = [part.copy().view(leaf.dtype).reshape(leaf.shape) for part, leaf in alike]
+    return jax.tree.unflatten(structure, restored)
 
 
 def fetch(tree: Any) -> Any:

@@ -1,6 +1,7 @@
 """`slimjax search`: what it finds fits, is written down, can be trained again, and survives being stopped."""
 
 import json
+import shutil
 
 import pytest
 from ml_collections import ConfigDict
@@ -113,6 +114,27 @@ def test_a_stopped_search_goes_on(trained, monkeypatch):
 def test_what_cannot_be_searched_is_refused(trained, changes, message):
     with pytest.raises(UserError, match=message):
         search_run.run(Search(**{"directory": trained, "budgets": BUDGETS, "trials": 30, **changes}))
+
+
+@pytest.fixture
+def held_nothing_out(trained, tmp_path):
+    """The workdir of a run that has trained on all images, and scored on some of them."""
+    directory = shutil.copytree(trained, tmp_path / "run", ignore=shutil.ignore_patterns("search-*"))
+    config = json.loads((directory / "config.json").read_text())
+    config["data"]["holdout"], config["scoring"]["split"] = 0, "train"
+    (directory / "config.json").write_text(json.dumps(config))
+    return directory
+
+
+def test_a_run_that_held_nothing_out_is_searched_on_its_training_images(held_nothing_out):
+    search = Search(str(held_nothing_out), ("macs<=0.9",), "greedy", split="train")
+    assert [row["name"] for row in search_run.run(search)] == ["macs<=0.9"]
+    assert (held_nothing_out / "search-greedy/trials-step24-train64-seed0.jsonl").exists()
+
+
+def test_a_run_that_held_nothing_out_is_searched_so_only_if_asked_for(held_nothing_out):
+    with pytest.raises(UserError, match="has held no training images out. Search it with --split train"):
+        search_run.run(Search(str(held_nothing_out), ("macs<=0.9",), "greedy"))
 
 
 def test_a_network_that_runs_at_its_switches_only_is_refused(tmp_path):
