@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 from ml_collections import ConfigDict
+from test_configs import flat
 
 from slimjax import config_file, recipes
 from slimjax.config import validate
@@ -22,14 +23,6 @@ def run(tmp_path):
         return str(tmp_path / "config.json")
 
     return write
-
-
-def flat(config: ConfigDict, prefix: str = "") -> dict:
-    parts = [
-        flat(value, f"{prefix}{key}.") if isinstance(value, ConfigDict) else {prefix + key: value}
-        for key, value in config.items()
-    ]
-    return {key: value for part in parts for key, value in part.items()}
 
 
 AUTOSLIM = {

@@ -133,7 +133,7 @@ def test_a_run_that_held_nothing_out_is_searched_on_its_training_images(held_not
 
 
 def test_a_run_that_held_nothing_out_is_searched_so_only_if_asked_for(held_nothing_out):
-    with pytest.raises(UserError, match="has held no training images out. Search it with --split train"):
+    with pytest.raises(UserError, match=r"has held no training images out\. Search it with --split train"):
         search_run.run(Search(str(held_nothing_out), ("macs<=0.9",), "greedy"))
 
 
