@@ -6,7 +6,7 @@ import shutil
 import pytest
 from ml_collections import ConfigDict
 from test_joslim import QUICK
-from test_train import small
+from test_train import small, untrained
 
 from slimjax import architecture, cli, config_file, options, recipes, search_run
 from slimjax.build import Experiment, build
@@ -142,7 +142,7 @@ def test_a_network_that_runs_at_its_switches_only_is_refused(tmp_path):
     config.algorithm = recipes.snet((0.5, 1.0))
     config.data.holdout = config.scoring.images = 64
     config.evaluation.widths = (1.0,)
-    train(config, str(tmp_path))
+    untrained(config, tmp_path)
     with pytest.raises(UserError, match="private to its switches"):
         search_run.run(Search(str(tmp_path), BUDGETS, trials=30))
 

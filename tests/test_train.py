@@ -1,5 +1,6 @@
 """Whole runs: results, resuming, killing, other device counts."""
 
+import contextlib
 import json
 import os
 import signal
@@ -14,11 +15,11 @@ import pytest
 from conftest import assert_trees_equal
 from ml_collections import ConfigDict
 
-from slimjax import evaluate_run, recipes
+from slimjax import evaluate_run, recipes, sharding
 from slimjax.build import build
 from slimjax.checkpoint import Checkpointer
 from slimjax.errors import RunError, UserError
-from slimjax.train import checkpoints, restore, train
+from slimjax.train import checkpoints, claim, restore, train
 
 REPOSITORY = Path(__file__).parent.parent
 CONFIG = "configs/digits_resnet8_usnet.py"
@@ -37,6 +38,16 @@ def small(**train_fields) -> ConfigDict:
     config.engine.policy = "masked"  # one program for all widths: the least to compile
     config.devices = 1
     return config
+
+
+def untrained(config: ConfigDict, directory) -> str:
+    """The directory, made that of a run with a checkpoint of untrained weights."""
+    experiment = build(config)
+    state = sharding.put_replicated(experiment.mesh, experiment.algorithm.init(0))
+    with contextlib.ExitStack() as stack:
+        claim(stack, str(directory), config)
+        stack.enter_context(Checkpointer(checkpoints(str(directory)))).save(1, {"state": state})
+    return str(directory)
 
 
 def final_state(config: ConfigDict, directory):
