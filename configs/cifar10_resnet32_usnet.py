@@ -1,9 +1,14 @@
-"""US-Net on CIFAR-10: ResNet-32 at any width from 0.25 to 1.
+r"""US-Net on CIFAR-10: ResNet-32 at any width from 0.25 to 1.
 
 Paper: Yu and Huang, Universally Slimmable Networks and Improved Training Techniques, ICCV 2019
   (method only; the recipe is Joslim's, see recipes.cifar).
 Network: 18 groups, 4,386,976 MACs at width 0.25 to 68,862,592 at 1.
 Command: slimjax train --config configs/cifar10_resnet32_usnet.py --workdir runs/cifar10_resnet32_usnet
+With Joslim's settings, to compare: add --config.model.min_width=0.42 --config.data.holdout=5000
+AutoSlim's supernet: add --config.data.holdout=5000
+Then: slimjax search --workdir runs/cifar10_resnet32_usnet --method greedy --images 5000 \
+    --budget 'macs<=0.5' 'macs<=0.25'
+  slimjax train --config runs/cifar10_resnet32_usnet/search-greedy/retrain.py --workdir runs/retrained
 Hardware: one GPU or TPU chip; any number of devices that divides 128.
 Expected: no numbers are published; not run yet.
 """

@@ -10,7 +10,7 @@ from typing import Any
 
 import jax
 
-from slimjax import architecture
+from slimjax import architecture, recipes, sharding
 from slimjax.architecture import Architecture
 from slimjax.build import Experiment, build, check_scoring, network
 from slimjax.errors import UserError
@@ -100,6 +100,11 @@ def run(search: Search) -> list[FrontRow]:
 
 
 def _with_scoring(experiment: Experiment, search: Search) -> Experiment:
+    if search.split == "holdout" and not experiment.dataset.info.splits["holdout"]:
+        raise UserError(
+            f"--split holdout: {search.directory} has held no training images out. Search it with --split train, "
+            "whose scores favour what was learnt by heart, or train again with data.holdout."
+        )
     config = experiment.config.copy_and_resolve_references()
     config.scoring.split = search.split
     config.scoring.images = search.images or config.scoring.images
@@ -131,7 +136,8 @@ def _found(
         about = f"step{int(state.step)}-{search.split}{experiment.config.scoring.images}-seed{search.seed}"
         path = Path(search.directory) / f"search-{search.method}" / f"trials-{about}{name}.jsonl"
         with TrialLog(path, enabled=jax.process_index() == 0) as log:
-            found |= searcher.found(run_search(searcher, score, log, space, cost, how=search.method))
+            options: dict[str, Any] = {"how": search.method, "share": sharding.from_leader}
+            found |= searcher.found(run_search(searcher, score, log, space, cost, **options))
     if lacking := [name for name, limit in limits.items() if target_name(limit) not in found]:
         raise UserError(f"--budget {lacking[0]}: no trial within it. Give more --trials, or a larger budget.")
     return {name: found[target_name(limit)] for name, limit in limits.items()}
@@ -191,7 +197,8 @@ def _save(
         architecture.write(path, Architecture(described, row["channels"], costs, accuracy, how, command))
         paths.append(str(path))
     write_front(folder / "front.json", rows)
-    write_atomic(retrain, RETRAIN.format(run=str(Path(search.directory) / "config.json"), paths=paths))
+    run, settings = str(Path(search.directory) / "config.json"), recipes.retraining(config)
+    write_atomic(retrain, RETRAIN.format(run=run, paths=paths, settings=settings))
 
 
 def _file_name(budget: str) -> str:
@@ -205,5 +212,5 @@ from slimjax import recipes
 
 
 def get_config():
-    return recipes.retrain({run!r}, {paths!r})
+    return recipes.retrain({run!r}, {paths!r}, settings={settings!r})
 '''

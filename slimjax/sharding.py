@@ -91,10 +91,20 @@ def agree(flag: bool) -> bool:
 
 
 def from_leader(tree: Any) -> Any:
-    """Host arrays as process 0 has them, on every process. All must call it, in the same order."""
+    """Host arrays as process 0 has them, bit for bit, on every process. All must call it, in the same order.
+
+    What a process has decides the shapes and dtypes there; they must be those of process 0.
+    """
     if jax.process_count() == 1:
         return tree
-    return jax.tree.map(np.asarray, multihost_utils.broadcast_one_to_all(tree))
+    leaves, structure = jax.tree.flatten(jax.tree.map(np.asarray, tree))
+    # As bytes: without 64-bit types, JAX would round float64.
+    raw = np.frombuffer(b"".join(leaf.tobytes() for leaf in leaves), np.uint8)
+    sent = np.asarray(multihost_utils.broadcast_one_to_all(raw), np.uint8)
+    parts = np.split(sent, np.cumsum([leaf.nbytes for leaf in leaves])[:-1])
+    alike = zip(parts, leaves, strict=True)
+    restored = [part.copy().view(leaf.dtype).reshape(leaf.shape) for part, leaf in alike]
+    return jax.tree.unflatten(structure, restored)
 
 
 def fetch(tree: Any) -> Any:

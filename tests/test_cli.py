@@ -1,6 +1,5 @@
 """The command line under bad input: one message that says what is wrong, exit code 2, nothing on stdout."""
 
-import contextlib
 import json
 import os
 import subprocess
@@ -10,13 +9,12 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
+from test_train import untrained
 
-from slimjax import cli, config_file, cost_query, evaluate_run, sharding
+from slimjax import cli, config_file, cost_query, evaluate_run
 from slimjax.build import build
-from slimjax.checkpoint import Checkpointer
 from slimjax.config import validate
 from slimjax.errors import UserError
-from slimjax.train import checkpoints, claim
 
 ROOT = Path(__file__).parent.parent
 DIGITS = str(ROOT / "configs/digits_resnet8_usnet.py")
@@ -321,14 +319,7 @@ def trained(tmp_path_factory):
     """Returns a function: config file -> workdir of a run of it with a checkpoint, of untrained weights."""
 
     def make(path: str) -> str:
-        directory = str(tmp_path_factory.mktemp("run"))
-        experiment = build(config_file.load(path, ["--config.devices=1"]))
-        state = sharding.put_replicated(experiment.mesh, experiment.algorithm.init(0))
-        with contextlib.ExitStack() as stack:
-            claim(stack, directory, experiment.config)
-            saver = stack.enter_context(Checkpointer(checkpoints(directory)))
-            saver.save(1, {"state": state})
-        return directory
+        return untrained(config_file.load(path, ["--config.devices=1"]), tmp_path_factory.mktemp("run"))
 
     return make
 

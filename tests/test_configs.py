@@ -2,6 +2,7 @@
 
 import contextlib
 import re
+import shlex
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,12 +11,14 @@ import numpy as np
 import pytest
 import tensorflow_datasets as tfds
 from jax.experimental.compilation_cache import compilation_cache
+from ml_collections import ConfigDict
 from PIL import Image
 
-from slimjax import config_file, metrics
+from slimjax import cli, config_file, metrics
 from slimjax.build import Experiment, build
 from slimjax.checkpoint import Checkpointer
 from slimjax.config import validate
+from slimjax.search_run import Search
 from slimjax.train import train
 
 CONFIGS = sorted((Path(__file__).parent.parent / "configs").glob("*.py"))
@@ -120,6 +123,50 @@ def test_header_overrides_are_accepted(path):
         validate(config, device_count=8)
 
 
+def test_header_search_is_of_what_the_command_has_trained(path, experiment):
+    """And its budgets are within reach."""
+    text = re.search(r"^Then: slimjax (search .*)$", header(path), re.MULTILINE)
+    assert text or not re.search("bignas|autoslim", path.stem)
+    if text is None:
+        return
+    asked, rest = cli.make_parser().parse_known_args(shlex.split(text[1]))
+    assert not rest
+    search = Search(asked.workdir, tuple(asked.budget), asked.method, asked.images, asked.trials, asked.split)
+    net, budgets = experiment.net, [budget.absolute(experiment.net) for budget in search.parsed()]
+    assert net.macs(net.space.lowest) <= min(budgets) <= max(budgets) <= net.macs(net.space.largest)
+    run = f"runs/{Path(search.directory).name}"  # the parser makes it absolute
+    assert re.search(rf"^Command: .* --workdir {run}$", header(path), re.MULTILINE)
+    retrained = f"slimjax train --config {run}/search-greedy/retrain.py"
+    assert search.method != "greedy" or retrained in header(path)
+
+
+def flat(config: ConfigDict, prefix: str = "") -> dict:
+    """Dotted names and values."""
+    parts = [
+        flat(value, f"{prefix}{key}.") if isinstance(value, ConfigDict) else {prefix + key: value}
+        for key, value in config.items()
+    ]
+    return {key: value for part in parts for key, value in part.items()}
+
+
+COMPARED = [path for path in CONFIGS if path.stem.endswith(("_bignas", "_usnet"))]
+COMPARED = [path for path in COMPARED if path.with_stem(re.sub("_[a-z]+$", "_joslim", path.stem)) in CONFIGS]
+OWN_RECIPE = ("digits_resnet8_usnet", "imagenet_mobilenet_v2_usnet")  # not for comparison with Joslim
+
+
+@pytest.mark.parametrize(
+    "path", [path for path in COMPARED if path.stem not in OWN_RECIPE], ids=lambda path: path.stem
+)
+def test_what_is_compared_with_joslim_differs_in_the_algorithm_only(path):
+    """US-Nets on CIFAR with the overrides that their headers give."""
+    line = re.search(r"^With Joslim's settings.*$", header(path), re.MULTILINE)
+    ours = flat(load(path, *re.findall(r"--config\.(\S+)", line[0] if line else "")))
+    joslim = flat(load(path.with_stem(re.sub("_[a-z]+$", "_joslim", path.stem))))
+    assert ours["algorithm.name"] != joslim["algorithm.name"]
+    names = {name for name in ours | joslim if not name.startswith("algorithm.")}
+    assert {name: ours.get(name) for name in names} == {name: joslim.get(name) for name in names}
+
+
 def test_config_values_are_valid_on_eight_devices(path):
     validate(load(path), device_count=8)
 
@@ -155,7 +202,10 @@ def test_published_widths_are_evaluated(path, experiment):
 
 
 # A trace takes seconds; these steps are those of others with more classes, channels, or fewer blocks.
-LIKE_OTHERS = "cifar100|resnet32|resnet44|autoslim|v3_small|imagenet_resnet50_usnet|(net56|imagenet.*)_joslim"
+LIKE_OTHERS = (
+    "cifar100|resnet32|resnet44|autoslim|v3_small|imagenet_resnet50_usnet"
+    "|(net56|imagenet.*)_joslim|(cifar|imagenet).*_bignas"
+)
 TRACED = [path for path in CONFIGS if not re.search(LIKE_OTHERS, path.stem)]
 
 

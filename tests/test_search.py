@@ -1,6 +1,7 @@
 """What holds for every search, and the loop that runs one: replay, kills, failures."""
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -239,6 +240,35 @@ def test_greedy_slimming_to_a_lower_target_goes_on_from_the_log(tmp_path):
     state = run_into(tmp_path, further, score)
     assert score.count == len(latest(TrialLog(tmp_path).read())) - before
     assert set(further.found(state)) == {"3000", "1000"}
+
+
+def test_all_processes_go_on_from_the_same_state(searcher, tmp_path):
+    """One that comes to other scores, with states as another one has shared them."""
+    shared, rounds = [], {"leader": [], "follower": []}
+
+    def asked_by(name, score):
+        return lambda subnets: rounds[name].append(subnets.tolist()) or score(subnets)
+
+    first = run_into(
+        tmp_path / "a", searcher, asked_by("leader", error), share=lambda s: shared.append(s) or s
+    )
+    others = asked_by("follower", lambda subnets: -error(subnets))
+    last = run_into(tmp_path / "b", searcher, others, share=lambda s: shared.pop(0))
+    assert rounds["leader"] == rounds["follower"]
+    assert as_bytes(first) == as_bytes(last)
+
+
+def test_the_log_is_read_before_any_process_writes_it(tmp_path):
+    """What another process writes while this one waits for it is not taken for what was there before."""
+    run_into(tmp_path / "other", SEARCHES["evolution"]())
+
+    def share(state):
+        shutil.copy(tmp_path / "other" / "trials.jsonl", tmp_path)
+        return state
+
+    score = Counting()
+    run_into(tmp_path, SEARCHES["greedy"](), score, share=share)
+    assert score.count > 0
 
 
 def test_a_log_of_another_search_is_refused(tmp_path):

@@ -1,11 +1,12 @@
 """`slimjax search`: what it finds fits, is written down, can be trained again, and survives being stopped."""
 
 import json
+import shutil
 
 import pytest
 from ml_collections import ConfigDict
 from test_joslim import QUICK
-from test_train import small
+from test_train import small, untrained
 
 from slimjax import architecture, cli, config_file, options, recipes, search_run
 from slimjax.build import Experiment, build
@@ -54,7 +55,9 @@ def test_found_subnets_can_be_trained_as_one_snet(trained):
     search_run.run(Search(trained, BUDGETS, "history"))
     path = f"{trained}/search-history/retrain.py"
     assert path in architecture.load(f"{trained}/search-history/macs-0.5.json").retrain
-    experiment = build(config_file.load(path, []))
+    config = config_file.load(path, [])
+    assert config == recipes.retrain(f"{trained}/config.json", config.algorithm.architectures, "own")
+    experiment = build(config)
     assert [slot.name for slot in experiment.algorithm.slots] == ["macs-0.5", "macs-0.25"]
     for slot in experiment.algorithm.slots:
         found = architecture.load(f"{trained}/search-history/{slot.name}.json")
@@ -113,12 +116,33 @@ def test_what_cannot_be_searched_is_refused(trained, changes, message):
         search_run.run(Search(**{"directory": trained, "budgets": BUDGETS, "trials": 30, **changes}))
 
 
+@pytest.fixture
+def held_nothing_out(trained, tmp_path):
+    """The workdir of a run that has trained on all images, and scored on some of them."""
+    directory = shutil.copytree(trained, tmp_path / "run", ignore=shutil.ignore_patterns("search-*"))
+    config = json.loads((directory / "config.json").read_text())
+    config["data"]["holdout"], config["scoring"]["split"] = 0, "train"
+    (directory / "config.json").write_text(json.dumps(config))
+    return directory
+
+
+def test_a_run_that_held_nothing_out_is_searched_on_its_training_images(held_nothing_out):
+    search = Search(str(held_nothing_out), ("macs<=0.9",), "greedy", split="train")
+    assert [row["name"] for row in search_run.run(search)] == ["macs<=0.9"]
+    assert (held_nothing_out / "search-greedy/trials-step24-train64-seed0.jsonl").exists()
+
+
+def test_a_run_that_held_nothing_out_is_searched_so_only_if_asked_for(held_nothing_out):
+    with pytest.raises(UserError, match=r"has held no training images out\. Search it with --split train"):
+        search_run.run(Search(str(held_nothing_out), ("macs<=0.9",), "greedy"))
+
+
 def test_a_network_that_runs_at_its_switches_only_is_refused(tmp_path):
     config = small(steps=1)
     config.algorithm = recipes.snet((0.5, 1.0))
     config.data.holdout = config.scoring.images = 64
     config.evaluation.widths = (1.0,)
-    train(config, str(tmp_path))
+    untrained(config, tmp_path)
     with pytest.raises(UserError, match="private to its switches"):
         search_run.run(Search(str(tmp_path), BUDGETS, trials=30))
 

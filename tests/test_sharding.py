@@ -1,7 +1,5 @@
 """One device and eight: the same training."""
 
-import subprocess
-import sys
 from dataclasses import replace
 from functools import partial
 
@@ -10,7 +8,6 @@ import numpy as np
 import pytest
 from conftest import assert_trees_close
 from test_algorithms import batches, engine_of
-from test_train import REPOSITORY, environment
 
 from slimjax import sharding
 from slimjax.algorithms import snet, usnet
@@ -92,16 +89,3 @@ def test_batches_are_split_over_the_devices():
     mesh = sharding.make_mesh(4)
     batch = sharding.put_batch(mesh, {"image": np.zeros((8, 2, 2, 1), np.uint8)})["image"]
     assert {shard.data.shape for shard in batch.addressable_shards} == {(2, 2, 2, 1)}
-
-
-def test_two_processes_agree_only_on_what_is_true_on_both():
-    """Else they would run different programs, and wait for each other for ever."""
-    script = (
-        "import jax; from slimjax import sharding; sharding.initialize_processes(); "
-        "first = jax.process_index() == 0; "
-        "print([sharding.agree(flag) for flag in (True, first, not first, False, True)])"
-    )
-    launch = ["launch/local.sh", "2", "--", sys.executable, "-c", script]
-    run = {"cwd": REPOSITORY, "env": environment(SLIMJAX_TIMEOUT="60"), "check": True}
-    answer = subprocess.run(launch, capture_output=True, text=True, **run)
-    assert answer.stdout.count("[True, False, False, False, True]") == 2

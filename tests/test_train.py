@@ -1,5 +1,6 @@
-"""Whole runs: results, resuming, killing, other device counts, several processes."""
+"""Whole runs: results, resuming, killing, other device counts."""
 
+import contextlib
 import json
 import os
 import signal
@@ -11,14 +12,14 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
-from conftest import assert_trees_close, assert_trees_equal
+from conftest import assert_trees_equal
 from ml_collections import ConfigDict
 
-from slimjax import evaluate_run, recipes
+from slimjax import evaluate_run, recipes, sharding
 from slimjax.build import build
 from slimjax.checkpoint import Checkpointer
 from slimjax.errors import RunError, UserError
-from slimjax.train import checkpoints, restore, train
+from slimjax.train import checkpoints, claim, restore, train
 
 REPOSITORY = Path(__file__).parent.parent
 CONFIG = "configs/digits_resnet8_usnet.py"
@@ -37,6 +38,16 @@ def small(**train_fields) -> ConfigDict:
     config.engine.policy = "masked"  # one program for all widths: the least to compile
     config.devices = 1
     return config
+
+
+def untrained(config: ConfigDict, directory) -> str:
+    """The directory, made that of a run with a checkpoint of untrained weights."""
+    experiment = build(config)
+    state = sharding.put_replicated(experiment.mesh, experiment.algorithm.init(0))
+    with contextlib.ExitStack() as stack:
+        claim(stack, str(directory), config)
+        stack.enter_context(Checkpointer(checkpoints(str(directory)))).save(1, {"state": state})
+    return str(directory)
 
 
 def final_state(config: ConfigDict, directory):
@@ -211,40 +222,3 @@ def learnt(directory) -> list[dict]:
 
 def lines_so_far(directory) -> list[str]:
     return (directory / "metrics.jsonl").read_text().splitlines()
-
-
-@pytest.mark.slow
-def test_two_processes_train_as_one(tmp_path):
-    one, two = tmp_path / "one", tmp_path / "two"
-    run = {"cwd": REPOSITORY, "check": True, "capture_output": True}
-    subprocess.run(command(one, steps=10), env=environment(), **run)
-    launch = ["launch/local.sh", "2", "--", *command(two, steps=10)]
-    subprocess.run(launch, env=environment(SLIMJAX_TIMEOUT="60"), **run)
-    np.testing.assert_allclose(losses(two), losses(one), atol=1e-4)
-    fronts = [json.loads((d / "front.json").read_text())[0] for d in (one, two)]
-    assert fronts[0]["loss"] == pytest.approx(fronts[1]["loss"], abs=1e-4)
-    config = evaluate_run.load_config(str(one))
-    config.devices = 1
-    assert_trees_close(final_state(config, two).params, final_state(config, one).params)
-
-
-def test_launcher_stops_all_processes_when_one_fails():
-    """Rank 1 fails at once; rank 0 would sleep for a minute."""
-    script = 'if [ "$SLIMJAX_PROCESS_ID" = 1 ]; then exit 7; else sleep 60; fi'
-    began = time.monotonic()
-    done = subprocess.run(["launch/local.sh", "2", "--", "bash", "-c", script], cwd=REPOSITORY, check=False)
-    assert done.returncode == 7
-    assert time.monotonic() - began < 30
-
-
-def test_pod_launcher_runs_the_command_on_every_worker(tmp_path):
-    fake = tmp_path / "gcloud"
-    fake.write_text('#!/bin/sh\nfor a in "$@"; do echo "$a"; done\n')
-    fake.chmod(0o755)
-    path = f"{tmp_path}:{os.environ['PATH']}"
-    arguments = ["launch/tpu_pod.sh", "pod", "zone-a", "--", "slimjax", "train", "--workdir", "gs://a b"]
-    done = subprocess.run(
-        arguments, cwd=REPOSITORY, env=environment(PATH=path), check=True, capture_output=True, text=True
-    )
-    assert "--worker=all" in done.stdout
-    assert r"slimjax train --workdir gs://a\ b" in done.stdout

@@ -41,24 +41,30 @@ def run(
     how: str,
     target: float | None = None,
     tolerance: Tolerance = Tolerance(),
+    share: Callable[[Any], Any] = lambda state: state,
 ) -> Any:
     """Runs a search to its end and returns its last state.
 
     The log is the truth: a trial that it has a score of, or a failure, is not scored again. So a search that was
     killed goes on, with the same log and the same arguments, at the point where it was, and ends with the same
-    state and log. Where several processes score together, all of them run this and read the log, and one writes it.
+    state and log.
+
+    Where several processes score together, all of them run this and read the log, and one writes it. The search is
+    that process's: arithmetic may differ between hosts in the last bit.
 
     A subnet fails if its score is not finite or `score` raises one of `tolerance.errors`; if that befalls several
     subnets at once, each is scored alone. It is logged with the reason, and told as NaN.
 
     Args:
       how, target: for the log.
+      share: a state -> the state that the writing process has; it waits for all processes.
 
     Raises:
       UserError: the log is of another search.
       RunError: too many failures.
     """
-    past, failures, state = latest(log.read()), [], searcher.init()
+    past, failures = latest(log.read()), []
+    state = share(searcher.init())  # only now all have read the log, and it may be written
     numbers = itertools.count()
     for step in itertools.count():
         if searcher.done(state):
@@ -72,7 +78,8 @@ def run(
         trials = _settle(trials, asked, score, log, past, tolerance)
         failures += [trial for trial in trials if trial.state == "failed"]
         _check_failures(failures, trials[-1].trial + 1, log, tolerance)
-        state = searcher.tell(state, np.array([t.score for t in trials], np.float64))  # None becomes NaN
+        scores = np.array([t.score for t in trials], np.float64)  # None becomes NaN
+        state = share(searcher.tell(state, scores))
     return state
 
 

@@ -98,6 +98,8 @@ class TrialLog:
 
     def follow(self, trials: Iterable[Trial]) -> None:
         """Writes those whose state is not written down yet."""
+        if not self._enabled:
+            return
         if self._states is None:
             self._states = {number: trial.state for number, trial in latest(self.read()).items()}
         new = [trial for trial in trials if self._states.get(trial.trial) != trial.state]

@@ -1,0 +1,22 @@
+"""US-Net on ImageNet: ResNet-18 in steps of 8 channels at any width from 0.125 to 1, for AutoSlim.
+
+Paper: Yu and Huang, AutoSlim: Towards One-Shot Architecture Search for Channel Numbers, 2019
+  (the paper has no ResNet-18; see recipes.imagenet_autoslim).
+Network: 12 groups, 41,308,672 MACs at width 0.125 to 1,814,073,344 at 1.
+Command: slimjax train --config configs/imagenet_autoslim_resnet18_usnet.py --workdir runs/autoslim_resnet18
+Then: slimjax search --workdir runs/autoslim_resnet18 --method greedy --budget 'macs<=0.5' 'macs<=0.25'
+  slimjax train --config runs/autoslim_resnet18/search-greedy/retrain.py --workdir runs/retrained
+Hardware: 8 accelerators, or any number that divides 1,024.
+Expected: no numbers are published.
+Not run here yet.
+"""
+
+from ml_collections import ConfigDict
+
+from slimjax import recipes
+
+
+def get_config() -> ConfigDict:
+    config = recipes.imagenet_autoslim()
+    config.model.update(name="resnet18", min_width=0.125, rounding="multiple", divisor=8)
+    return config

@@ -1,0 +1,24 @@
+r"""BigNAS on ImageNet: MobileNet V2 at any channels from 0.42 to 1 of each group, searched afterwards.
+
+Paper: Yu et al., BigNAS: Scaling Up Neural Architecture Search with Big Single-Stage Models, ECCV 2020
+  (method only: channels, no kernels or depths; the settings are Joslim's, whose TwoStage baseline this is).
+Network: 24 groups, 64,241,864 MACs at width 0.42 to 300,836,992 at 1.
+Command: slimjax train --config configs/imagenet_mobilenet_v2_bignas.py --workdir runs/imagenet_mobilenet_v2_bignas
+Then: slimjax search --workdir runs/imagenet_mobilenet_v2_bignas --trials 1000 \
+    --budget 'macs<=0.3' 'macs<=0.5' 'macs<=0.75'
+Hardware: 8 accelerators, or any number that divides 1,024.
+Expected: no numbers are published for these settings.
+Not run here yet.
+"""
+
+from ml_collections import ConfigDict
+
+from slimjax import recipes
+
+
+def get_config() -> ConfigDict:
+    config = recipes.imagenet_joslim(epochs=250.0)
+    config.algorithm = recipes.bignas()
+    config.model.update(min_width=0.42, rounding="truncate")
+    config.model.name = "us_mobilenet_v2"
+    return config

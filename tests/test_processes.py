@@ -1,0 +1,146 @@
+"""Several processes of one launch train, propose and search as one process does."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import assert_trees_close
+from test_train import REPOSITORY, environment, final_state, losses
+
+from slimjax import config_file, search_run
+from slimjax.evaluate_run import load_config
+from slimjax.search import trials
+from slimjax.train import train
+
+CONFIG = "configs/digits_resnet8_joslim.py"
+OVERRIDES = tuple(
+    f"--config.{override}"
+    for override in (
+        # Rounds of two steps on four proposals: the last of the six rounds has the first that are searched for.
+        "algorithm.num_sampled=4", "algorithm.steps_per_round=2", "train.steps=12",
+        "algorithm.search.raw_samples=32", "algorithm.search.restarts=2", "scoring.images=64",
+        "engine.policy=bucketed", "engine.max_programs=3",
+        "model.options.channels=(4,4,8)", "train.log_every=1", "evaluation.widths=(1.0,)",
+    )
+)  # fmt: skip
+SEARCH = {"budgets": ("macs<=0.8",), "method": "greedy"}
+JOB = f"""
+import sys
+from slimjax import cli, search_run
+assert cli.main(["train", "--config", {CONFIG!r}, "--workdir", sys.argv[1], *{OVERRIDES!r}]) == 0
+search_run.run(search_run.Search(sys.argv[1], **{SEARCH!r}))
+"""
+
+
+def launch(processes: int, *command: str) -> subprocess.CompletedProcess:
+    """Python processes of one launch; their programs are compiled as the tests' are (conftest)."""
+    quick = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
+    return subprocess.run(
+        ["launch/local.sh", str(processes), "--", sys.executable, *command],
+        cwd=REPOSITORY,
+        env=environment(SLIMJAX_TIMEOUT="60", XLA_FLAGS=quick),
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    """Joslim trained, and the result searched: the directories of one process and of two."""
+    one, two = (tmp_path_factory.mktemp(name) for name in ("one", "two"))
+    launch(2, "-c", JOB, str(two))
+    config = config_file.load(str(REPOSITORY / CONFIG), list(OVERRIDES))
+    config.devices = 1
+    train(config, str(one))
+    search_run.run(search_run.Search(str(one), **SEARCH))
+    return one, two
+
+
+def visited(path: Path) -> tuple[list[dict], np.ndarray]:
+    """The lines of a log of trials, without scores and times; and the scores."""
+    lines = [vars(trial) for trial in trials.read(path)]
+    scores = np.array([line["score"] for line in lines], np.float64)
+    return [{k: v for k, v in line.items() if k not in ("score", "time")} for line in lines], scores
+
+
+@pytest.mark.slow
+def test_two_processes_train_as_one(runs):
+    one, two = runs
+    np.testing.assert_allclose(losses(two), losses(one), atol=1e-4)
+    fronts = [json.loads((d / "front.json").read_text())[0] for d in (one, two)]
+    assert fronts[0]["loss"] == pytest.approx(fronts[1]["loss"], abs=1e-4)
+    config = load_config(str(one))
+    assert_trees_close(final_state(config, two).params, final_state(config, one).params)
+
+
+def test_two_processes_propose_as_one(runs):
+    (one, scores), (two, others) = (visited(directory / "trials.jsonl") for directory in runs)
+    assert one == two
+    assert {line["how"] for line in one} > {"prior"}
+    np.testing.assert_allclose(others, scores, atol=1e-4)
+
+
+def test_two_processes_search_as_one(runs):
+    """Greedy slimming compares numbers of errors, which rounding hardly touches."""
+    fronts = [json.loads((d / "search-greedy/front.json").read_text()) for d in runs]
+    assert fronts[0][0]["channels"] == fronts[1][0]["channels"]
+    logs = [next(directory.glob("search-greedy/trials-*.jsonl")) for directory in runs]
+    (one, scores), (two, others) = (visited(log) for log in logs)
+    assert one == two
+    np.testing.assert_allclose(others, scores, atol=1e-9)
+
+
+TALK = """
+import jax, numpy as np
+from slimjax import sharding
+sharding.initialize_processes()
+first = jax.process_index() == 0
+agreed = [sharding.agree(flag) for flag in (True, first, not first, False, True)]
+mine = {"a": np.array([1 / 3, np.nan, 1e-300]), "b": np.int64(2**62), "c": np.array([[True], [False]])}
+sent = sharding.from_leader(mine if first else jax.tree.map(np.zeros_like, mine))
+same = [(sent[k].dtype, sent[k].shape, sent[k].tobytes()) == (v.dtype, v.shape, v.tobytes()) for k, v in mine.items()]
+print(agreed, same)
+"""
+
+
+@pytest.fixture(scope="module")
+def talk():
+    """What each of two processes says."""
+    return launch(2, "-c", TALK).stdout
+
+
+def test_two_processes_agree_only_on_what_is_true_on_both(talk):
+    """Else they would run different programs, and wait for each other for ever."""
+    assert talk.count("[True, False, False, False, True]") == 2
+
+
+def test_all_processes_have_what_the_first_has_to_the_bit(talk):
+    assert talk.count("[True, True, True]") == 2
+
+
+def test_launcher_stops_all_processes_when_one_fails():
+    """Rank 1 fails at once; rank 0 would sleep for a minute."""
+    script = 'if [ "$SLIMJAX_PROCESS_ID" = 1 ]; then exit 7; else sleep 60; fi'
+    began = time.monotonic()
+    done = subprocess.run(["launch/local.sh", "2", "--", "bash", "-c", script], cwd=REPOSITORY, check=False)
+    assert done.returncode == 7
+    assert time.monotonic() - began < 30
+
+
+def test_pod_launcher_runs_the_command_on_every_worker(tmp_path):
+    fake = tmp_path / "gcloud"
+    fake.write_text('#!/bin/sh\nfor a in "$@"; do echo "$a"; done\n')
+    fake.chmod(0o755)
+    path = f"{tmp_path}:{os.environ['PATH']}"
+    arguments = ["launch/tpu_pod.sh", "pod", "zone-a", "--", "slimjax", "train", "--workdir", "gs://a b"]
+    done = subprocess.run(
+        arguments, cwd=REPOSITORY, env=environment(PATH=path), check=True, capture_output=True, text=True
+    )
+    assert "--worker=all" in done.stdout
+    assert r"slimjax train --workdir gs://a\ b" in done.stdout
