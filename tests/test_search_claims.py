@@ -148,6 +148,7 @@ def test_probes_measure_what_they_say(arm, monkeypatch):
     """On tiny networks; Joslim's optimiser has proposed by then."""
     monkeypatch.setattr(search_probes, "HOLDOUT", 32)
     monkeypatch.setattr(search_probes, "TRIALS", 23)
+    monkeypatch.setattr(search_probes, "TARGETS", (0.5,))
     algorithm = {
         "joslim": functools.partial(recipes.joslim, 1), "two stages": recipes.bignas, "slimming": recipes.usnet
     }[arm]  # fmt: skip
