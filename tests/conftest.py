@@ -15,13 +15,6 @@ import pytest
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Modules with slow tests come first: one of them that began last would leave a core idle."""
-    slow = {item.path for item in items if item.get_closest_marker("slow")}
-    items.sort(key=lambda item: item.path not in slow)
-
-
 TOLERANCE = {
     "float64": {"rtol": 1e-9, "atol": 1e-10},
     "float32": {"rtol": 2e-4, "atol": 2e-5},

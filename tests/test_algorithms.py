@@ -116,8 +116,8 @@ def test_finish_names_subnets_that_the_state_can_run(name):
 
 def test_usnet_draws_one_continuous_width_for_the_whole_network():
     engine = engine_of()
-    space = engine.net.space
-    draws = np.concatenate([usnet(engine).propose({}, step) for step in range(400)])
+    algorithm, space = usnet(engine), engine.net.space
+    draws = np.concatenate([algorithm.propose({}, step) for step in range(400)])
     uniform = {tuple(space.uniform(w)) for w in np.linspace(0.25, 0.9999, 2000)}
     assert {tuple(row) for row in draws} == uniform, "every uniform subnet occurs, and nothing else"
 
@@ -134,7 +134,8 @@ def test_usnet_covers_a_range_that_ends_above_one():
 
 def test_bignas_draws_every_group_alone():
     engine = engine_of()
-    draws = np.concatenate([bignas(engine).propose({}, step) for step in range(400)])
+    algorithm = bignas(engine)
+    draws = np.concatenate([algorithm.propose({}, step) for step in range(400)])
     inner = [engine.net.space.index[f"stage{s}/block1"] for s in (1, 2, 3)]
     for i in inner:
         assert set(draws[:, i]) == set(range(engine.net.space.smallest[i], engine.net.space.largest[i]))
@@ -195,11 +196,11 @@ def test_masked_and_sliced_slots_take_the_same_step():
 
 @pytest.mark.slow
 def test_policies_take_the_same_steps():
-    """Sliced, bucketed and masked: the same parameters after 20 steps, through different programs."""
+    """Sliced, bucketed and masked: the same parameters after eight steps, through different programs."""
     results, forms = {}, {}
     for policy in ("sliced", "bucketed", "masked"):
         algorithm = usnet(engine_of(policy=policy, lr=0.02, max_programs=6))
-        results[policy] = trained(algorithm, steps=20).trainable
+        results[policy] = trained(algorithm, steps=8).trainable
         forms[policy] = {key[0] for key, _ in algorithm.step.programs.live() if isinstance(key, tuple)}
     assert not any(form.masked for form in forms["sliced"])
     assert len({form.sizes for form in forms["masked"]}) == 1
@@ -326,12 +327,11 @@ def test_running_statistics_have_the_papers_rate():
 def test_micro_batches_average_the_gradients_of_their_parts():
     """Part p of 2 is rows p, p + 2, ...; each part has its own batch statistics."""
     engine = engine_of(decay=0.0, momentum=0.0)
-    batch = next(batches(1))
-    start = usnet(engine).init(0).params
-    moves = []
+    batch, whole, moves = next(batches(1)), usnet(engine), []
+    start = whole.init(0).params
     for rows in (slice(0, None, 2), slice(1, None, 2)):
         part = {name: value[rows] for name, value in batch.items()}
-        moves.append(jax.tree.map(jnp.subtract, trained(usnet(engine), data=[part]).params, start))
+        moves.append(jax.tree.map(jnp.subtract, trained(whole, data=[part]).params, start))
     split = trained(usnet(dataclasses.replace(engine, micro_batches=2)), data=[batch]).params
     mean = jax.tree.map(lambda a, b: (a + b) / 2, *moves)
     assert_trees_close(jax.tree.map(jnp.subtract, split, start), mean)

@@ -52,7 +52,7 @@ def test_enough_rungs_are_the_subnets_themselves():
     assert len(chosen) == len(np.unique(draws, axis=0))
 
 
-@settings(max_examples=50)
+@settings(max_examples=50, deadline=None)
 @given(
     arrays(np.int32, st.tuples(st.integers(1, 40), st.just(3)), elements=st.integers(1, 20)),
     st.integers(1, 9),

@@ -280,11 +280,12 @@ def test_wrong_subnets_are_refused_with_the_row(used):
 @pytest.mark.slow
 def test_two_processes_give_the_scores_of_one():
     script = (
-        "import jax, numpy as np; from slimjax import sharding; sharding.initialize_processes(); jax.devices(); "
+        "import sys, jax, numpy as np; from slimjax import sharding; sharding.initialize_processes(); jax.devices(); "
         "from test_scoring import *; "
         "found = [Scorer(e, split=split)(s, n, b)['loss'] for split in ('batch', 'subnets', 'auto') "
         "for e, s, b, n in [two_processes()]]; "
-        "print('LOSSES', *(found[0].round(3)), all(np.allclose(f, found[0], rtol=1e-3) for f in found))"
+        "said = ['LOSSES', *found[0].round(3), all(np.allclose(f, found[0], rtol=1e-3) for f in found)]; "
+        "sys.stdout.write(' '.join(map(str, said)) + chr(10))"  # at once: two processes write to one pipe
     )
     launch = ["launch/local.sh", "2", "--", sys.executable, "-c", script]
     run = {"cwd": REPOSITORY, "check": True, "capture_output": True, "text": True}
