@@ -33,7 +33,7 @@ def world(**changes):
     for arm, area in given.items():
         costs = NARROW if "random weight" in arm else EVEN
         probe = "uniform" if "uniform" in arm else "visited"
-        measured[arm] = [{probe: {**found, "costs": costs}} for found in areas(area)]
+        measured[arm] = [{probe: {**found, "costs": costs}, "uniform": found} for found in areas(area)]
     search = [{"upper": found, "lower": found} for found in areas(changes.get("two stages", 0.28))]
     measured["two stages"] = [{"searched": {**found, "drawn": NARROW}} for found in search]
     measured["slimming"] = [slimming(0.1 + 0.001 * seed, 0.2 + 0.003 * seed, 1) for seed in range(4)]
@@ -154,7 +154,7 @@ def test_probes_measure_what_they_say(arm, monkeypatch):
     }[arm]  # fmt: skip
     config = tiny(algorithm())
     config.train.steps = 14 if arm == "joslim" else 4
-    (probe,) = arms.ARMS[arm].probes
+    probe = arms.ARMS[arm].probes[0]
     found = arms.probes.PROBES[probe](*fit(build(config), arm))
     assert json.loads(json.dumps(found)) == found
     if arm == "joslim":

@@ -2,30 +2,18 @@
 
 import numpy as np
 import pytest
-from ml_collections import ConfigDict
-from test_joslim import QUICK
-from test_train import small
+from test_search_run import short_run
 
-from slimjax import architecture, build, latency, recipes, search_run, units
+from slimjax import architecture, build, latency, search_run, units
 from slimjax.errors import UserError
 from slimjax.latency import ABOUT, Entry, LatencyTable
 from slimjax.search_run import Search
 from slimjax.supernet import Supernet, named
-from slimjax.train import train
 
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
-    """The workdir of a short Joslim run."""
-    config = small(steps=24, checkpoint_every=24)
-    config.algorithm = recipes.joslim(steps_per_round=2)
-    config.algorithm.search = ConfigDict(QUICK)
-    config.data.holdout = 200
-    config.scoring.images = 64
-    config.evaluation.widths = (1.0,)
-    directory = tmp_path_factory.mktemp("trained")
-    train(config, str(directory))
-    return str(directory)
+    return short_run(tmp_path_factory.mktemp("trained"))
 
 
 @pytest.fixture(scope="module")

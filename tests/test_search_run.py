@@ -18,8 +18,7 @@ from slimjax.search_run import METHODS, Search
 from slimjax.train import train
 
 
-@pytest.fixture(scope="module")
-def trained(tmp_path_factory):
+def short_run(directory):
     """The workdir of a short Joslim run."""
     config = small(steps=24, checkpoint_every=24)
     config.algorithm = recipes.joslim(steps_per_round=2)
@@ -27,9 +26,13 @@ def trained(tmp_path_factory):
     config.data.holdout = 200
     config.scoring.images = 64
     config.evaluation.widths = (1.0,)
-    directory = tmp_path_factory.mktemp("trained")
     train(config, str(directory))
     return str(directory)
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    return short_run(tmp_path_factory.mktemp("trained"))
 
 
 BUDGETS = ("macs<=0.5", "macs<=0.25")

@@ -79,10 +79,10 @@ def _search(
     return change
 
 
-def _joslim(steps_per_round: int = 10, **options: Any) -> Arm:
+def _joslim(steps_per_round: int = 10, probes: tuple[str, ...] = ("visited",), **options: Any) -> Arm:
     search = {name: options.pop(name) for name in ("bound", "random_lambda") if name in options}
     given = {"steps_per_round": steps_per_round, "search": search, **options}
-    return Arm(_search(recipes.joslim, **given), ("visited",))
+    return Arm(_search(recipes.joslim, **given), probes)
 
 
 def _slimming(config: ConfigDict) -> None:
@@ -110,8 +110,8 @@ ARMS: Mapping[str, Arm] = MappingProxyType(
         "naive shared norms": Arm(_snet(private_affine=False, private_stats=False), ("switches", "weights")),
         "uniform widths": Arm(_search(recipes.usnet), ("uniform",)),
         "two stages": Arm(_search(recipes.bignas), ("searched",)),
-        "joslim": _joslim(),
-        "joslim, lower bound": _joslim(bound="lower"),
+        "joslim": _joslim(probes=("visited", "uniform")),
+        "joslim, lower bound": _joslim(probes=("visited", "uniform"), bound="lower"),
         "joslim, random weight": _joslim(random_lambda=True),
         "joslim, lower bound, random weight": _joslim(bound="lower", random_lambda=True),
         "joslim, scored once": _joslim(rescore=False),

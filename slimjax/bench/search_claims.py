@@ -64,6 +64,9 @@ def joslim_beats_both(measured: Measured, joslim: str, bound: str) -> Outcome:
     }
     own = areas[joslim]
     verdicts = [compare.greater(area, own) for arm, area in areas.items() if arm != joslim]
+    areas["uniform widths on Joslim's weights"] = _area(
+        measured, joslim, "uniform"
+    )  # is it widths or weights?
     return Outcome(AREA, [compare.arm(*one) for one in areas.items()], compare.every(verdicts))
 
 
