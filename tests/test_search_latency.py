@@ -1,5 +1,7 @@
 """`slimjax search --budget 'latency_ms<=X@table.json'`: what it finds is within X by the table, and says so."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 from test_search_run import short_run
@@ -7,6 +9,7 @@ from test_search_run import short_run
 from slimjax import architecture, build, latency, search_run, units
 from slimjax.errors import UserError
 from slimjax.latency import ABOUT, Entry, LatencyTable
+from slimjax.search import trials
 from slimjax.search_run import Search
 from slimjax.supernet import Supernet, named
 
@@ -55,6 +58,39 @@ def test_found_subnets_are_within_their_milliseconds(trained, net, table, method
         found = architecture.load(f"{trained}/search-{method}/latency_ms-{limit}.json")
         assert float(cost(found.subnet(net.space))) <= float(limit)
         assert found.channels == row["channels"]
+
+
+def widths_alone(*_):
+    """In place of `Scores.at`: the wider, the better."""
+    return lambda subnets: 1 / subnets.sum(1)
+
+
+def test_a_better_subnet_that_takes_longer_is_passed_over(trained, net, table, monkeypatch):
+    monkeypatch.setattr(search_run.Scores, "at", widths_alone)
+    least, most = ends(net, table)
+    limit = f"{(least + most) / 2:.4g}"
+    search = Search(trained, (f"latency_ms<={limit}@{table}",), "bayes", trials=30, seed=3)
+    (row,) = search_run.run(search)
+    log = trials.latest(trials.read(f"{trained}/search-bayes/trials-step24-holdout64-seed3.jsonl"))
+    ms = {number: trial.cost for number, trial in log.items()}
+    best = min((n for n in log if ms[n] <= float(limit)), key=lambda n: log[n].score)
+    assert row["channels"] == log[best].channels
+    assert any(log[n].score < log[best].score for n in log), "none is better: nothing to test"
+
+
+def test_a_better_visited_subnet_that_takes_longer_is_passed_over(net, table):
+    widths = (0.25, 0.5, 1.0)
+    visited = [
+        trials.Trial(n, "scored", 1, net.space.to_channels(net.space.uniform(w)), score=1 / w)
+        for n, w in enumerate(widths)
+    ]
+    algorithm = SimpleNamespace(trials=lambda arrays, step: visited)
+    run = SimpleNamespace(net=net, algorithm=algorithm), SimpleNamespace(algorithm={}, step=1)
+    cost = net.latency(latency.load(table))
+    for width in widths:
+        limit = float(cost(net.space.uniform(width)))
+        found = search_run._visited(*run, cost, limit, "budget")
+        np.testing.assert_array_equal(found, net.space.uniform(width))
 
 
 def test_the_architecture_file_has_the_latency_and_the_network(trained, net, table):
