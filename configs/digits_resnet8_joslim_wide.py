@@ -4,8 +4,8 @@ Paper: Chin, Morcos and Marculescu, Joslim: Joint Widths and Weights Optimizatio
   Networks, ECML 2021 (method only; the paper uses neither this data nor latencies).
 Network: 6 groups, 1,714,816 MACs at width 0.25 to 11,835,904 at 1.
 Command: slimjax train --config configs/digits_resnet8_joslim_wide.py --workdir runs/wide_macs
-Hardware: any; 40 minutes on two CPU cores that were shared with other work.
-Expected: 96 to 98 % top-1 from 14 to 100 % of the MACs, hardly rising with them (one run).
+Hardware: any; six to eight minutes on two CPU cores.
+Expected: 96 to 98 % top-1 from 14 to 100 % of the MACs, hardly rising with them (two runs).
 """
 
 from ml_collections import ConfigDict
