@@ -102,8 +102,13 @@ class Scorer:
 
     @property
     def layout(self) -> Layout:
-        """How subnets run, once that is decided; before the first call "auto" goes by the batch."""
-        return self._layouts["subnets" if self.split == "subnets" else "batch"]
+        """How subnets run."""
+        return self._layouts[self._decided]
+
+    @property
+    def _decided(self) -> str:
+        """The split; before the first call "auto" goes by the batch."""
+        return "subnets" if self.split == "subnets" else "batch"
 
     def __call__(
         self,
@@ -136,7 +141,7 @@ class Scorer:
 
     def executed_macs(self, subnets: Subnet) -> float:
         """Forward MACs per image that scoring executes, on average over the subnets."""
-        rows = 1 if self.split == "batch" else self.engine.mesh.size
+        rows = self.engine.mesh.size if self._decided == "subnets" else 1
         return self._macs(self._plan(self._check(subnets)), self.layout) * rows / len(subnets)
 
     def _check(self, subnets: Subnet) -> Subnet:
@@ -153,6 +158,7 @@ class Scorer:
     def _lay_out(self, draws: Subnet) -> dict[str, Layout]:
         """The layout of each split."""
         draws, net = self._check(draws), self.engine.net
+        # A cut takes a program of its own; two rungs are always left.
         spare = min(self.engine.max_programs - FIXED_PROGRAMS - 2, prefixes.MOST_CUTS)
         cuts = prefixes.choose(net, draws, max(spare, 0))
         splits = {"batch": cuts} if self.split == "batch" else {"batch": cuts, "subnets": ()}
@@ -172,8 +178,8 @@ class Scorer:
         return np.minimum(-(-sizes // steps) * steps, space.largest)
 
     def _plan(self, subnets: Subnet, split: str | None = None) -> list[Call]:
-        """The calls that score all subnets: neighbours have common beginnings; or else the largest come first."""
-        split = split or ("subnets" if self.split == "subnets" else "batch")
+        """The calls that score all subnets: in an order of common beginnings, or by devices, the largest first."""
+        split = split or self._decided
         layout = self._layouts[split]
         sizes = np.concatenate([layout.rungs, self.engine.net.space.largest[None]])
         ends = prefixes.without_earlier(self.engine.net, layout.cuts, subnets)

@@ -79,6 +79,21 @@ def test_each_beginning_is_computed_once(monkeypatch):
         assert calls["beginning", cut] == distinct < len(rows)
 
 
+def test_devices_neither_compute_nor_exchange_twice():
+    """Of one subnet's programs together: the convolutions and all-reduces of a program that does all."""
+    whole, parts = collections.Counter(), collections.Counter()
+    for found, most in ((whole, 5), (parts, 7)):
+        engine, state, batch, _ = make(1, devices=8, max_programs=most)
+        scorer = Scorer(engine, related_subnets(engine, 60), split="batch")
+        scorer(state, related_subnets(engine, 60)[:1], batch)
+        for key, program in scorer.programs.live():
+            text = program.as_text()
+            if key[0] != "prepare":
+                found.update({op: text.count(f" {op}(") for op in ("convolution", "all-reduce")})
+    assert whole == parts
+    assert min(whole.values()) > 0
+
+
 def test_nothing_is_computed_twice(net):
     """Convolutions of the two parts together are those of the network."""
     (cut,) = (cut for cut in prefixes.cuts(net) if cut.module == "stage2_block1")

@@ -33,7 +33,9 @@ def world(**changes):
     for arm, area in given.items():
         costs = NARROW if "random weight" in arm else EVEN
         probe = "uniform" if "uniform" in arm else "visited"
-        measured[arm] = [{probe: {**found, "costs": costs}, "uniform": found} for found in areas(area)]
+        measured[arm] = [
+            {probe: {**found, "costs": costs, "cheapest": 0.2}, "uniform": found} for found in areas(area)
+        ]
     search = [{"upper": found, "lower": found} for found in areas(changes.get("two stages", 0.28))]
     measured["two stages"] = [{"searched": {**found, "drawn": NARROW}} for found in search]
     measured["slimming"] = [slimming(0.1 + 0.001 * seed, 0.2 + 0.003 * seed, 1) for seed in range(4)]
@@ -77,6 +79,17 @@ def test_claims_are_refuted_by_the_opposite():
 def test_one_better_rival_refutes_joslim():
     assert decided(JOSLIM, 16, world(**{"two stages": 0.1})) is False
     assert decided(JOSLIM, 16, world(**{"uniform widths": 0.1})) is False
+
+
+def test_costs_are_held_to_the_whole_range_of_the_network():
+    """Evenly spread over its upper half only, they are not uniform, though their own range they fill."""
+    upper = world()
+    for arm in ("joslim", "joslim, random weight"):
+        for seed in upper[arm]:
+            seed["visited"]["costs"] = np.linspace(0.6, 1, 50).tolist()
+    claim = next(claim for claim in JOSLIM if claim.number == 18)
+    passed = {row["arm"]: row["mean"] for row in claim.decide(upper).compared}
+    assert passed["searched weight, share of seeds that pass"] == 0
 
 
 def test_rounds_that_do_not_differ_are_unclear():

@@ -79,10 +79,8 @@ def _search(
     return change
 
 
-def _joslim(steps_per_round: int = 10, probes: tuple[str, ...] = ("visited",), **options: Any) -> Arm:
-    search = {name: options.pop(name) for name in ("bound", "random_lambda") if name in options}
-    given = {"steps_per_round": steps_per_round, "search": search, **options}
-    return Arm(_search(recipes.joslim, **given), probes)
+def _joslim(probes: tuple[str, ...] = ("visited",), steps_per_round: int = 10, **options: Any) -> Arm:
+    return Arm(_search(recipes.joslim, steps_per_round=steps_per_round, **options), probes)
 
 
 def _slimming(config: ConfigDict) -> None:
@@ -110,15 +108,15 @@ ARMS: Mapping[str, Arm] = MappingProxyType(
         "naive shared norms": Arm(_snet(private_affine=False, private_stats=False), ("switches", "weights")),
         "uniform widths": Arm(_search(recipes.usnet), ("uniform",)),
         "two stages": Arm(_search(recipes.bignas), ("searched",)),
-        "joslim": _joslim(probes=("visited", "uniform")),
-        "joslim, lower bound": _joslim(probes=("visited", "uniform"), bound="lower"),
-        "joslim, random weight": _joslim(random_lambda=True),
-        "joslim, lower bound, random weight": _joslim(bound="lower", random_lambda=True),
+        "joslim": _joslim(("visited", "uniform")),
+        "joslim, lower bound": _joslim(("visited", "uniform"), search={"bound": "lower"}),
+        "joslim, random weight": _joslim(search={"random_lambda": True}),
+        "joslim, lower bound, random weight": _joslim(search={"bound": "lower", "random_lambda": True}),
         "joslim, scored once": _joslim(rescore=False),
-        "joslim, K = 5": _joslim(5),
-        "joslim, K = 30": _joslim(30),
+        "joslim, K = 5": _joslim(steps_per_round=5),
+        "joslim, K = 30": _joslim(steps_per_round=30),
         "uniform widths, small": Arm(_search(recipes.usnet, SMALL), ("uniform",)),
-        "joslim, small": Arm(_search(recipes.joslim, SMALL, steps_per_round=10), ("visited",)),
+        "joslim, small": _joslim(channels=SMALL),
         "slimming": Arm(_slimming, ("slimmed",)),
     }
 )

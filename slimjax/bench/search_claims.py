@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import itertools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -84,7 +84,7 @@ def search_covers_costs(measured: Measured, joslim: str) -> Outcome:
     arms = {"searched weight": joslim, "random weight": f"{joslim}, random weight"}
     distances, passed = {}, {}
     for label, arm in arms.items():
-        tests = [_uniformity(seed["visited"]["costs"]) for seed in measured[arm]]
+        tests = [_uniformity(seed["visited"]) for seed in measured[arm]]
         distances[label] = [float(test.statistic) for test in tests]
         passed[label] = [float(test.pvalue > SIGNIFICANT) for test in tests]
     areas = {label: _area(measured, arm, "visited") for label, arm in arms.items()}
@@ -139,10 +139,10 @@ def _rising(kept: Sequence[float]) -> float:
     return float(stats.spearmanr(range(len(kept)), kept).statistic)
 
 
-def _uniformity(costs: Sequence[float]) -> Any:
-    """Against costs that are uniform between the cheapest and the largest network's."""
-    low = min(costs)
-    return stats.kstest(costs, stats.uniform(low, 1 - low).cdf)
+def _uniformity(visited: Mapping[str, Any]) -> Any:
+    """Kolmogorov-Smirnov, against costs that are uniform between the smallest and the largest network's."""
+    low = visited["cheapest"]
+    return stats.kstest(visited["costs"], stats.uniform(low, 1 - low).cdf)
 
 
 AUTOSLIM = (

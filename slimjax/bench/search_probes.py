@@ -51,12 +51,13 @@ def uniform(experiment: Experiment, state: TrainState, _: Mapping[str, float]) -
 
 
 def visited(experiment: Experiment, state: TrainState, _: Mapping[str, float]) -> dict[str, Any]:
-    """The subnets of Joslim's history; `costs` are of those that the optimiser proposed."""
+    """The subnets of Joslim's history; `costs` are of those that the optimiser proposed, which begin at `cheapest`."""
     space = experiment.net.space
     trials = experiment.algorithm.trials(state.algorithm, int(state.step))
     subnets = np.stack([space.from_channels(trial.channels) for trial in trials])
     costs = [trial.cost for trial in trials if trial.how != "prior"]
-    return {**_front(experiment, state, subnets), "costs": costs}
+    cheapest = float(WidthVectors(experiment.net).cost(space.smallest))
+    return {**_front(experiment, state, subnets), "costs": costs, "cheapest": cheapest}
 
 
 def searched(experiment: Experiment, state: TrainState, _: Mapping[str, float]) -> dict[str, Any]:
