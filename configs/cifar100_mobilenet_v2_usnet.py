@@ -10,7 +10,7 @@ Expected: no numbers are published; not run yet.
 
 from ml_collections import ConfigDict
 
-from slimjax import recipes
+from slimjax.experiment import recipes
 
 
 def get_config() -> ConfigDict:

@@ -12,7 +12,7 @@ Expected: one run on two CPU cores gave top-1 97.2 % at 47 % of the MACs and 96.
 
 from ml_collections import ConfigDict
 
-from slimjax import recipes
+from slimjax.experiment import recipes
 
 
 def get_config() -> ConfigDict:

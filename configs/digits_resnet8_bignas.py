@@ -11,7 +11,7 @@ Expected: one run on two CPU cores gave top-1 92.0, 93.4, 95.2 and 95.4 % at 20,
 
 from ml_collections import ConfigDict
 
-from slimjax import recipes
+from slimjax.experiment import recipes
 
 
 def get_config() -> ConfigDict:

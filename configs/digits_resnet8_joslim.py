@@ -10,7 +10,7 @@ Expected: the front of the subnets that were visited, from 14 to 100 % of the MA
 
 from ml_collections import ConfigDict
 
-from slimjax import recipes
+from slimjax.experiment import recipes
 
 
 def get_config() -> ConfigDict:

@@ -10,7 +10,7 @@ Expected: 96 to 98 % top-1 from 14 to 100 % of the MACs, hardly rising with them
 
 from ml_collections import ConfigDict
 
-from slimjax import recipes
+from slimjax.experiment import recipes
 
 
 def get_config() -> ConfigDict:

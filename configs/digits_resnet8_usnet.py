@@ -10,7 +10,7 @@ Expected: one run on two CPU cores gave top-1 80, 82, 91 and 94 % at 0.25, 0.5, 
 
 from ml_collections import ConfigDict
 
-from slimjax import recipes
+from slimjax.experiment import recipes
 
 
 def get_config() -> ConfigDict:

@@ -9,7 +9,7 @@ Expected: top-1 95 % at width 0.25 and 98 % at 1 (one run; see README).
 
 from ml_collections import ConfigDict
 
-from slimjax import recipes
+from slimjax.experiment import recipes
 
 
 def get_config() -> ConfigDict:

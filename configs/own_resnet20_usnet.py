@@ -20,7 +20,7 @@ Expected: your numbers.
 
 from ml_collections import ConfigDict
 
-from slimjax import recipes
+from slimjax.experiment import recipes
 
 
 def get_config() -> ConfigDict:

@@ -2,6 +2,6 @@
 
 import sys
 
-from slimjax.cli import main
+from slimjax.verbs.cli import main
 
 sys.exit(main())

@@ -12,12 +12,12 @@ from typing import Any
 
 import numpy as np
 
-from slimjax import latency
+from slimjax.cost import latency
 from slimjax.errors import UserError
-from slimjax.records import residual_streams
+from slimjax.nn.trace import residual_streams
+from slimjax.nn.widths import Subnet
 from slimjax.search.base import target_name
 from slimjax.supernet import Supernet
-from slimjax.widths import Subnet
 
 OBJECTIVES = MappingProxyType(
     {

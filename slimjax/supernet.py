@@ -13,15 +13,17 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from slimjax import costs, models, records, slicing, units
+from slimjax import models
+from slimjax.cost import counts, units
+from slimjax.cost.latency import Latency, LatencyTable
 from slimjax.errors import UserError
-from slimjax.latency import Latency, LatencyTable
-from slimjax.widths import Rounding, Subnet, WidthSpace
+from slimjax.nn import slicing, trace
+from slimjax.nn.widths import Rounding, Subnet, WidthSpace
 
 
 @dataclasses.dataclass(frozen=True)
 class Supernet:
-    """A model built from `slimjax.layers`, its image shape [H, W, C], and how widths become channels.
+    """A model built from `slimjax.nn.layers`, its image shape [H, W, C], and how widths become channels.
 
     Args:
       convention: what `macs` counts.
@@ -32,16 +34,16 @@ class Supernet:
     image_shape: tuple[int, int, int]
     rounding: Rounding
     min_width: float
-    convention: costs.Convention = costs.CONVENTIONS["slimmable"]
+    convention: counts.Convention = counts.CONVENTIONS["slimmable"]
     max_width: float = 1.0
 
     @functools.cached_property
-    def records(self) -> records.Records:
-        return records.trace(self.model, self.image_shape)
+    def records(self) -> trace.Records:
+        return trace.trace(self.model, self.image_shape)
 
     @functools.cached_property
     def space(self) -> WidthSpace:
-        return records.width_space(self.records, self.rounding, self.min_width, self.max_width)
+        return trace.width_space(self.records, self.rounding, self.min_width, self.max_width)
 
     @functools.cached_property
     def variable_shapes(self) -> Mapping[str, Any]:
@@ -50,19 +52,19 @@ class Supernet:
         return jax.eval_shape(lambda key, x: self.model.init(key, x, train=True), jax.random.key(0), image)
 
     @functools.cached_property
-    def macs(self) -> costs.Quadratic:
+    def macs(self) -> counts.Quadratic:
         """Multiply-accumulates per image, a function of subnets [..., G]."""
-        return costs.macs(self.records, self.space, self.convention)
+        return counts.macs(self.records, self.space, self.convention)
 
     @functools.cached_property
-    def params(self) -> costs.Quadratic:
+    def params(self) -> counts.Quadratic:
         """Active parameters, a function of subnets [..., G]."""
-        return costs.params(self.records, self.space)
+        return counts.params(self.records, self.space)
 
     @functools.cached_property
-    def peak_memory(self) -> costs.PeakMemory:
+    def peak_memory(self) -> counts.PeakMemory:
         """Bytes of inference at its fullest moment, a function of subnets [..., G] and the batch size."""
-        return costs.peak_memory(self.records, self.space)
+        return counts.peak_memory(self.records, self.space)
 
     def latency(self, table: LatencyTable) -> Latency:
         """Milliseconds by a table, a function of subnets [..., G]. Raises: UserError: units that it lacks."""
@@ -86,7 +88,7 @@ def make_supernet(
         image_shape,
         rounding or entry.rounding,
         min_width or entry.min_width,
-        costs.CONVENTIONS[entry.convention],
+        counts.CONVENTIONS[entry.convention],
         entry.max_width,
     )
 

@@ -8,17 +8,17 @@ import numpy as np
 import optax
 import pytest
 from conftest import assert_trees_close, assert_trees_equal
+from slimjax.step.composed.composed import Form
+from slimjax.step.composed.engine import Engine, Slot
+from slimjax.step.composed.optimizers import sgd
+from slimjax.step.composed.state import place
+from slimjax.workdir.rundir.checkpoint import Checkpointer
 from test_layers import named
 
 from slimjax import sharding
 from slimjax.algorithms import bignas, joslim, snet, usnet
-from slimjax.checkpoint import Checkpointer
-from slimjax.engine import Engine, Slot
 from slimjax.errors import UserError
-from slimjax.layers import merge_variables
-from slimjax.optimizers import sgd
-from slimjax.state import place
-from slimjax.step import Form
+from slimjax.nn.layers import merge_variables
 
 
 def engine_of(

@@ -6,11 +6,11 @@ import math
 from types import MappingProxyType
 
 import pytest
+from slimjax.workdir.rundir.architecture import Architecture
 
-from slimjax import architecture
-from slimjax.architecture import Architecture
 from slimjax.errors import UserError
-from slimjax.widths import Group, Rounding, WidthSpace
+from slimjax.nn.widths import Group, Rounding, WidthSpace
+from slimjax.workdir import architecture
 
 SPACE = WidthSpace((Group("a", 32), Group("b", 64)), Rounding("multiple", 8), 0.25)
 FOUND = Architecture(

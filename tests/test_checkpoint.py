@@ -20,8 +20,8 @@ import numpy as np
 import orbax.checkpoint as ocp
 import pytest
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
+from slimjax.workdir.rundir.checkpoint import SCHEMA, Checkpointer, CheckpointError, NonFiniteError, seal
 
-from slimjax.checkpoint import SCHEMA, Checkpointer, CheckpointError, NonFiniteError, seal
 from slimjax.errors import UserError
 
 # Where a file is damaged or a disk is full, orbax drops coroutines and threads that complain when collected.
@@ -139,7 +139,7 @@ def test_flipped_bytes_fall_back_to_the_older_step_and_name_the_leaf(tmp_path, c
     at = int(len(data) * fraction)
     data[at : at + 8] = bytes(255 - byte for byte in data[at : at + 8])
     path.write_bytes(data)
-    with caplog.at_level(logging.WARNING, "slimjax.checkpoint"):
+    with caplog.at_level(logging.WARNING, "slimjax.workdir.checkpoint"):
         found = restore(tmp_path)
     assert found.step == 1
     assert_same_bits(found.tree, make_tree(1))
@@ -149,7 +149,7 @@ def test_flipped_bytes_fall_back_to_the_older_step_and_name_the_leaf(tmp_path, c
 def test_leaf_of_an_unreadable_file_is_named_in_one_line(tmp_path, caplog):
     save_steps(tmp_path, 1, 2)
     os.truncate(data_file(tmp_path / "2"), 0)
-    with caplog.at_level(logging.WARNING, "slimjax.checkpoint"):
+    with caplog.at_level(logging.WARNING, "slimjax.workdir.checkpoint"):
         restore(tmp_path)
     messages = [record.getMessage() for record in caplog.records if "is damaged" in record.getMessage()]
     assert len(messages) == 1
@@ -168,7 +168,7 @@ def silently_replace(directory: pathlib.Path, step: int) -> None:
 def test_wrong_bytes_that_orbax_reads_without_complaint_are_a_checksum_mismatch(tmp_path, caplog):
     save_steps(tmp_path, 1, 2)
     silently_replace(tmp_path, 2)
-    with caplog.at_level(logging.WARNING, "slimjax.checkpoint"):
+    with caplog.at_level(logging.WARNING, "slimjax.workdir.checkpoint"):
         assert restore(tmp_path).step == 1
     assert "checksum mismatch in" in caplog.text
     assert "params/conv/kernel" in caplog.text

@@ -11,10 +11,11 @@ import numpy as np
 import pytest
 from test_train import untrained
 
-from slimjax import cli, config_file, cost_query, evaluate_run
-from slimjax.build import build
-from slimjax.config import validate
 from slimjax.errors import UserError
+from slimjax.experiment import config_file
+from slimjax.experiment.build import build
+from slimjax.experiment.config import validate
+from slimjax.verbs import cli, cost, evaluate
 
 ROOT = Path(__file__).parent.parent
 DIGITS = str(ROOT / "configs/digits_resnet8_usnet.py")
@@ -139,23 +140,23 @@ def test_cost_refuses_channels_off_the_grid(refused):
 def test_cost_prints_one_line_of_json(capsys):
     assert cli.main(["cost", "--model", "resnet20", "--width", "0.5", "--json"]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert [json.loads(line) for line in lines] == [cost_query.run("resnet20", width=0.5)]
+    assert [json.loads(line) for line in lines] == [cost.run("resnet20", width=0.5)]
 
 
 def test_cost_of_a_variant_is_that_of_its_channels(capsys):
     assert cli.main(["cost", "--model", "autoslim_mobilenet_v1", "--variant", "150M", "--json"]) == 0
     answer = json.loads(capsys.readouterr().out)
     assert (answer["variant"], answer["width"], answer["macs"]) == ("150M", None, 149_861_584)
-    subnet = cost_query.run("autoslim_mobilenet_v1", subnet=answer["channels"])
+    subnet = cost.run("autoslim_mobilenet_v1", subnet=answer["channels"])
     assert {**subnet, "variant": "150M"} == answer
 
 
 def test_cost_is_of_the_full_network_by_default():
-    assert cost_query.run("s_shufflenet") == cost_query.run("s_shufflenet", width=2.0)
+    assert cost.run("s_shufflenet") == cost.run("s_shufflenet", width=2.0)
 
 
 def test_cost_answers_below_the_trained_range():
-    assert cost_query.run("us_mobilenet_v2", width=0.25)["macs"] < 59_348_528
+    assert cost.run("us_mobilenet_v2", width=0.25)["macs"] < 59_348_528
 
 
 def test_cost_prints_units_for_people(capsys):
@@ -379,7 +380,7 @@ def test_evaluate_of_damaged_checkpoints_fails_with_one_message(trained, capsys)
 
 
 def test_subnet_of_the_wrong_length_names_the_groups(usnet_run):
-    space = build(evaluate_run.load_config(usnet_run)).net.space
+    space = build(evaluate.load_config(usnet_run)).net.space
     with pytest.raises(UserError, match=r"expected 6 entries \(stage1, .*\), got 5"):
         space.check(np.zeros(5, np.int32))
 

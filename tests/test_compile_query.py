@@ -7,11 +7,12 @@ from pathlib import Path
 import jax
 import pytest
 
-from slimjax import cli, compile_query, config_file, recipes
-from slimjax.build import build, load_data
+from slimjax.experiment import config_file, recipes
+from slimjax.experiment.build import build, load_data
 from slimjax.profiling import hlo, tpu
 from slimjax.profiling.chips import CHIPS, GIB
 from slimjax.profiling.tpu import Slice
+from slimjax.verbs import cli, compile
 
 CONFIGS = Path(__file__).parent.parent / "configs"
 TINY = """
@@ -51,7 +52,7 @@ def refuses(monkeypatch):
         def compile_step(experiment, advance):
             raise jax.errors.JaxRuntimeError(message)
 
-        monkeypatch.setattr(compile_query, "compile_step", compile_step)
+        monkeypatch.setattr(compile, "compile_step", compile_step)
 
     return refuse
 
@@ -61,7 +62,7 @@ def yields(monkeypatch, compiled):
     """Returns a function: bytes -> every step compiles at once, to the same programs, and needs so many."""
 
     def accept(peak):
-        monkeypatch.setattr(compile_query, "compile_step", lambda experiment, advance: (compiled[1], peak))
+        monkeypatch.setattr(compile, "compile_step", lambda experiment, advance: (compiled[1], peak))
 
     return accept
 
@@ -76,7 +77,7 @@ OUT_OF_MEMORY = (
 def compiled():
     """One step of a tiny S-Net on eight CPU devices: the experiment and its programs."""
     experiment = build(tiny())
-    return experiment, compile_query.compile_step(experiment, lambda: None)[0]
+    return experiment, compile.compile_step(experiment, lambda: None)[0]
 
 
 def test_gradients_and_metrics_are_all_that_a_step_exchanges(compiled):
@@ -86,16 +87,16 @@ def test_gradients_and_metrics_are_all_that_a_step_exchanges(compiled):
     modules = {name: hlo.Module.of(program) for name, program in programs.items()}
     trainable = jax.tree.leaves(experiment.abstract_state(slots).trainable)
     numbers = sum(leaf.size for leaf in trainable) + 2 * len(slots)
-    update = compile_query.exchanged([modules["update"]])
+    update = compile.exchanged([modules["update"]])
     assert update == {"all-reduce": {"count": 1, "bytes": 4 * numbers}}
-    found = compile_query.exchanged(modules.values())["all-reduce"]
+    found = compile.exchanged(modules.values())["all-reduce"]
     assert found["count"] == 1 + len(slots)
     assert 1 < found["bytes"] / (4 * numbers) < 1.2
 
 
 def test_exchange_takes_what_a_ring_sends_over_the_links(compiled):
     experiment, programs = compiled
-    answer = compile_query.account(programs, experiment, CHIPS["v5e"])
+    answer = compile.account(programs, experiment, CHIPS["v5e"])
     sent = 2 * 7 / 8 * answer["collectives"]["all-reduce"]["bytes"]
     assert answer["exchange_ms"] == pytest.approx(1e3 * sent / 200e9)
     assert answer["step_ms"] == answer["compute_ms"] + answer["exchange_ms"]
@@ -106,14 +107,14 @@ def test_flops_are_those_of_one_devices_images(compiled):
     """Forward and backward of the slices, 8 of 64 images: three times the MACs, two FLOPs each, and some more."""
     experiment, programs = compiled
     macs = 3 * 8 * experiment.algorithm.step.exact_macs()
-    assert 1 < compile_query.step_flops(programs, 1) / (2 * macs) < 2
+    assert 1 < compile.step_flops(programs, 1) / (2 * macs) < 2
 
 
 def test_flops_count_every_micro_batch(compiled):
     programs = compiled[1]
-    around = compile_query.step_flops({name: programs[name] for name in ("prepare", "update")}, 1)
-    whole = compile_query.step_flops(programs, 1)
-    assert compile_query.step_flops(programs, 4) - around == pytest.approx(4 * (whole - around))
+    around = compile.step_flops({name: programs[name] for name in ("prepare", "update")}, 1)
+    whole = compile.step_flops(programs, 1)
+    assert compile.step_flops(programs, 4) - around == pytest.approx(4 * (whole - around))
 
 
 def test_typical_step_is_compiled():
@@ -123,9 +124,9 @@ def test_typical_step_is_compiled():
     config.model.options = {"channels": (8, 16, 16)}
     experiment = build(config)
     macs = experiment.algorithm.step.executed_macs
-    sample = sorted(macs(experiment.algorithm.propose({}, step)) for step in range(compile_query.SAMPLE))
+    sample = sorted(macs(experiment.algorithm.propose({}, step)) for step in range(compile.SAMPLE))
     mean = sum(sample) / len(sample)
-    chosen = abs(macs(compile_query._typical(experiment)) - mean)
+    chosen = abs(macs(compile._typical(experiment)) - mean)
     assert sum(abs(cost - mean) < chosen for cost in sample) < len(sample) / 10
     assert sample[0] < sample[-1]
 
@@ -135,7 +136,7 @@ def test_a_typical_step_of_joslim_has_as_many_subnets_as_it_trains():
     config.algorithm = recipes.joslim(steps_per_round=2)
     config.data.holdout = config.scoring.images = 16
     experiment = build(config)
-    rows = compile_query._typical(experiment)
+    rows = compile._typical(experiment)
     assert rows.shape == (2, len(experiment.net.space.groups))
     for row in rows:
         experiment.net.space.check(row)
@@ -179,13 +180,13 @@ def test_every_imagenet_config_is_of_published_data():
     ],
 )
 def test_needed_bytes_are_read_from_the_refusal(message, needed):
-    assert compile_query.needed_bytes(message) == needed
+    assert compile.needed_bytes(message) == needed
 
 
 def suggestions(topology, needed_of_memory, **train):
     where = Slice.parse(topology)
     needed = needed_of_memory and int(needed_of_memory * where.chip.hbm_bytes)
-    return compile_query.suggest(tiny(**train), where, needed)
+    return compile.suggest(tiny(**train), where, needed)
 
 
 def test_suggestions_divide_the_need_by_what_is_there():
@@ -221,7 +222,7 @@ def test_nothing_is_suggested_that_the_config_could_not_run():
 
 
 def test_suggestions_are_legal_configs():
-    from slimjax.config import validate
+    from slimjax.experiment.config import validate
 
     for override in suggestions("v5e:4x4", 3.3, batch_size=960, micro_batches=2):
         config, where = tiny(batch_size=960, micro_batches=2), "v5e:4x4"
@@ -237,13 +238,11 @@ def test_suggestions_are_legal_configs():
 @pytest.mark.usefixtures("eight_cpus")
 def test_step_that_the_compiler_refuses_for_memory_is_an_answer(refuses):
     refuses(OUT_OF_MEMORY)
-    (answer,) = compile_query.run({"tiny.py": tiny()}, "v5e:2x4")
+    (answer,) = compile.run({"tiny.py": tiny()}, "v5e:2x4")
     assert answer["fits"] is False
     assert answer["peak_bytes"] == round(21.64 * GIB)
-    assert answer["suggestions"] == compile_query.suggest(tiny(), Slice.parse("v5e:2x4"), round(21.64 * GIB))
-    assert "tiny does not fit. Try one of: --config.train.micro_batches=2" in compile_query.format_answers(
-        [answer]
-    )
+    assert answer["suggestions"] == compile.suggest(tiny(), Slice.parse("v5e:2x4"), round(21.64 * GIB))
+    assert "tiny does not fit. Try one of: --config.train.micro_batches=2" in compile.format_answers([answer])
 
 
 @pytest.mark.usefixtures("eight_cpus")
@@ -251,7 +250,7 @@ def test_step_that_the_compiler_refuses_for_memory_is_an_answer(refuses):
 def test_step_fits_if_it_needs_no_more_than_the_compiler_grants(yields, peak):
     """Programs may fit one by one, and not together with the batches that wait."""
     yields(peak)
-    (answer,) = compile_query.run({"tiny.py": tiny()}, "v5e:2x4")
+    (answer,) = compile.run({"tiny.py": tiny()}, "v5e:2x4")
     assert answer["peak_bytes"] == peak
     assert answer["fits"] == (peak < 15.75 * GIB)
     assert bool(answer["suggestions"]) == (not answer["fits"])
@@ -348,7 +347,7 @@ def test_step_that_the_tpu_compiler_refuses_for_memory_does_not_fit():
     config = tiny(batch_size=8192)
     config.data.image_size = 128
     config.model.options = {"channels": (64, 128, 256)}
-    (answer,) = compile_query.run({"large": config}, "v5e:2x2")
+    (answer,) = compile.run({"large": config}, "v5e:2x2")
     assert answer["fits"] is False
     assert answer["peak_bytes"] > 15.75 * GIB
     assert answer["suggestions"][0].startswith("--config.train.micro_batches=")
@@ -362,7 +361,7 @@ def test_config_is_compiled_for_a_slice_that_is_not_there():
     Each subnet averages its statistics over the devices once a micro-batch; gradients cross them once.
     """
     configs = {"one": tiny(), "two": tiny(batch_size=128, micro_batches=2)}
-    one, two = compile_query.run(configs, "v5e:2x2")
+    one, two = compile.run(configs, "v5e:2x2")
     assert one["chips"] == 4
     assert one["fits"]
     assert [answer["collectives"]["all-reduce"]["count"] for answer in (one, two)] == [1 + 2, 1 + 2 * 2]

@@ -13,13 +13,15 @@ import tensorflow_datasets as tfds
 from jax.experimental.compilation_cache import compilation_cache
 from ml_collections import ConfigDict
 from PIL import Image
+from slimjax.workdir.rundir.checkpoint import Checkpointer
 
-from slimjax import cli, config_file, metrics
-from slimjax.build import Experiment, build
-from slimjax.checkpoint import Checkpointer
-from slimjax.config import validate
-from slimjax.search_run import Search
-from slimjax.train import train
+from slimjax.experiment import config_file
+from slimjax.experiment.build import Experiment, build
+from slimjax.experiment.config import validate
+from slimjax.experiment.loop import train
+from slimjax.verbs import cli
+from slimjax.verbs.search import Search
+from slimjax.workdir import metrics
 
 CONFIGS = sorted((Path(__file__).parent.parent / "configs").glob("*.py"))
 IMAGES = 16  # of every mocked split

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from conftest import assert_trees_close
 
-from slimjax import convolution
+from slimjax.nn import convolution
 
 
 def arrays(channels, out, kernel=3, columns=8, dtype=jnp.float64):

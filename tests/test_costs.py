@@ -8,12 +8,14 @@ import numpy as np
 import pytest
 from flax import linen as nn
 
-from slimjax import costs, models, options
-from slimjax.layers import Conv, FeatureMap
+from slimjax import models
+from slimjax.cost import counts
 from slimjax.models import autoslim
 from slimjax.models.mobilenet_v3 import LARGE
+from slimjax.nn.layers import Conv, FeatureMap
+from slimjax.nn.widths import Group, Rounding
 from slimjax.supernet import Supernet, make_supernet
-from slimjax.widths import Group, Rounding
+from slimjax.verbs import options
 
 # (network, its options, width, MACs, parameters of convolutions and dense layers, gammas and betas)
 PUBLISHED = [
@@ -187,7 +189,7 @@ def test_network_costs_what_was_published(row):
     name, options, width, macs, layers, norms = row
     net = supernet(name, **options)
     subnet = net.space.uniform(width)
-    without_norms = costs.params(net.records, net.space, norms=False)(subnet)
+    without_norms = counts.params(net.records, net.space, norms=False)(subnet)
     counted = (net.macs(subnet), without_norms, net.params(subnet))
     assert counted == (macs, layers, layers + norms)
 
@@ -264,14 +266,14 @@ def test_costs_of_many_subnets_are_those_of_each():
 def test_conventions_add_up_to_joslims_count_of_mobilenet_v2():
     """The published 299,494,272 leaves out the pooling (7 x 7 x 1,280) and the classifier (1,280,000)."""
     net = supernet("us_mobilenet_v2")
-    counts = {
-        name: int(costs.macs(net.records, net.space, convention)(net.space.largest))
-        for name, convention in costs.CONVENTIONS.items()
+    totals = {
+        name: int(counts.macs(net.records, net.space, convention)(net.space.largest))
+        for name, convention in counts.CONVENTIONS.items()
     }
-    assert counts["joslim"] == 299_494_272
-    assert counts["plain"] - counts["joslim"] == 1_280_000
-    assert counts["slimmable"] - counts["plain"] == 7 * 7 * 1280
-    assert counts["tfnas"] - counts["slimmable"] == 1000  # the classifier's biases
+    assert totals["joslim"] == 299_494_272
+    assert totals["plain"] - totals["joslim"] == 1_280_000
+    assert totals["slimmable"] - totals["plain"] == 7 * 7 * 1280
+    assert totals["tfnas"] - totals["slimmable"] == 1000  # the classifier's biases
 
 
 @functools.cache
@@ -309,7 +311,7 @@ def test_an_activation_that_is_needed_again_is_not_overwritten():
         keep: bool = True
 
     count = lambda keep: Supernet(Kept(keep=keep), (4, 4, 1), Rounding("truncate"), 0.5).peak_memory  # noqa: E731
-    kept, overwritten = ((costs(np.array([6])) - 4 * 6) / 4 / 16 for costs in (count(True), count(False)))
+    kept, overwritten = ((counts(np.array([6])) - 4 * 6) / 4 / 16 for counts in (count(True), count(False)))
     assert (kept, overwritten) == (12, 7)  # two maps of 6 channels; one, and the image
 
 
@@ -343,4 +345,4 @@ def test_costs_are_differentiable_in_the_channels(cost):
 
 
 def test_command_line_knows_the_conventions():
-    assert set(options.CONVENTIONS) == set(costs.CONVENTIONS)
+    assert set(options.CONVENTIONS) == set(counts.CONVENTIONS)

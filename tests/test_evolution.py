@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from slimjax.errors import UserError
+from slimjax.nn.widths import Group, Rounding, WidthSpace
 from slimjax.search.evolution import evolution
-from slimjax.widths import Group, Rounding, WidthSpace
 
 SMALL = WidthSpace(tuple(Group(name, 48) for name in "abcde"), Rounding("multiple", 8), 0.15)
 LARGE = WidthSpace(tuple(Group(f"g{i}", 64) for i in range(12)), Rounding("truncate"), 0.25)

@@ -5,7 +5,7 @@ import threading
 
 import pytest
 
-from slimjax.feed import AHEAD, Feed
+from slimjax.data.feed import AHEAD, Feed
 
 
 class Batches:

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from slimjax.errors import RunError, UserError
+from slimjax.nn.widths import Group, Rounding, WidthSpace
 from slimjax.search.greedy import greedy, ladder
-from slimjax.widths import Group, Rounding, WidthSpace
 
 SPACE = WidthSpace(
     (Group("a", 40), Group("b", 24), Group("c", 64), Group("image", 3, fixed=True)),

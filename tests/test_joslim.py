@@ -9,11 +9,11 @@ from ml_collections import ConfigDict
 from test_algorithms import batches, engine_of, trained
 from test_train import small, stop_after
 
-from slimjax import recipes
 from slimjax.algorithms import joslim, usnet
 from slimjax.errors import UserError
+from slimjax.experiment import recipes
+from slimjax.experiment.loop import train
 from slimjax.objectives import WidthVectors
-from slimjax.train import train
 
 QUICK = {"raw_samples": 32, "restarts": 2}
 

@@ -4,17 +4,17 @@ import json
 
 import pytest
 
-from slimjax import json_file
+from slimjax import files
 from slimjax.errors import UserError
 
 
 def load(path):
-    return json_file.load(path, "recipe", 2, lambda body: body["eggs"], "Write one", "Mend it")
+    return files.load(path, "recipe", 2, lambda body: body["eggs"], "Write one", "Mend it")
 
 
 def append(path, *lines) -> None:
-    with json_file.open_lines(path) as file:
-        json_file.write_lines(file, lines)
+    with files.open_lines(path) as file:
+        files.write_lines(file, lines)
 
 
 @pytest.mark.parametrize(
@@ -52,9 +52,9 @@ def test_a_line_that_was_cut_short_is_left_out_and_the_next_begins_a_line(tmp_pa
     path = tmp_path / "new" / "l.jsonl"
     append(path, {"a": 1}, {"a": 2})
     path.write_text(path.read_text()[:-cut])
-    assert json_file.read_lines(path, "numbers", lambda line: line["a"]) == [1]
+    assert files.read_lines(path, "numbers", lambda line: line["a"]) == [1]
     append(path, {"a": 3})
-    assert json_file.read_lines(path, "numbers", lambda line: line["a"]) == [1, 3]
+    assert files.read_lines(path, "numbers", lambda line: line["a"]) == [1, 3]
 
 
 @pytest.mark.parametrize("line", ['{"a": 2', '{"b": 2}', "2"])
@@ -62,12 +62,12 @@ def test_a_damaged_line_is_named(tmp_path, line):
     path = tmp_path / "l.jsonl"
     path.write_text(f'{{"a": 1}}\n{line}\n{{"a": 3}}\n')
     with pytest.raises(UserError, match=r"l\.jsonl:2 is not a line of numbers: .*\. Mend the line"):
-        json_file.read_lines(path, "numbers", lambda line: line["a"])
+        files.read_lines(path, "numbers", lambda line: line["a"])
 
 
 def test_lines_are_on_the_disk_before_the_file_is_closed(tmp_path):
-    with json_file.open_lines(tmp_path / "l.jsonl") as file:
-        json_file.write_lines(file, [{"a": 1}])
+    with files.open_lines(tmp_path / "l.jsonl") as file:
+        files.write_lines(file, [{"a": 1}])
         assert json.loads((tmp_path / "l.jsonl").read_text()) == {"a": 1}
 
 

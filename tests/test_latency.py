@@ -9,9 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from slimjax import latency, units
+from slimjax.cost import latency, units
+from slimjax.cost.latency import Entry, Latency, LatencyTable
 from slimjax.errors import UserError
-from slimjax.latency import Entry, Latency, LatencyTable
 from slimjax.supernet import named
 
 ABOUT = {

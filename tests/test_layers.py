@@ -11,8 +11,12 @@ from conftest import assert_trees_close, assert_trees_equal
 from flax import linen as nn
 from flax import traverse_util
 
-from slimjax import layers, models
-from slimjax.layers import (
+from slimjax import models
+from slimjax.models import shufflenet
+from slimjax.models.inverted_residual import InvertedResidual
+from slimjax.models.mobilenet_v3 import LARGE, SMALL
+from slimjax.nn import layers
+from slimjax.nn.layers import (
     AveragePool,
     BatchNorm,
     Concatenate,
@@ -23,11 +27,8 @@ from slimjax.layers import (
     GlobalPool,
     SqueezeExcite,
 )
-from slimjax.models import shufflenet
-from slimjax.models.inverted_residual import InvertedResidual
-from slimjax.models.mobilenet_v3 import LARGE, SMALL
+from slimjax.nn.widths import Group, Rounding, Width, Widths
 from slimjax.supernet import Supernet, make_supernet
-from slimjax.widths import Group, Rounding, Width, Widths
 
 
 class EveryLayer(nn.Module):

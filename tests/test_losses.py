@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from scipy.special import log_softmax
 
-from slimjax import losses
 from slimjax.errors import UserError
+from slimjax.nn import losses
 
 LOGITS = np.random.default_rng(0).normal(size=(6, 4)).astype(np.float32)
 LABELS = np.array([0, 1, 2, 3, 0, 1])

@@ -7,7 +7,7 @@ import pytest
 from flax import traverse_util
 from test_layers import named, variables_of
 
-from slimjax import optimizers
+from slimjax.step import optimizers
 
 
 def rates(name, **options):

@@ -12,10 +12,11 @@ import pytest
 from conftest import assert_trees_close
 from test_train import REPOSITORY, environment, final_state, losses
 
-from slimjax import config_file, search_run
-from slimjax.evaluate_run import load_config
+from slimjax.experiment import config_file
+from slimjax.experiment.loop import train
 from slimjax.search import trials
-from slimjax.train import train
+from slimjax.verbs import search
+from slimjax.verbs.evaluate import load_config
 
 CONFIG = "configs/digits_resnet8_joslim.py"
 OVERRIDES = tuple(
@@ -58,7 +59,7 @@ def runs(tmp_path_factory):
     config = config_file.load(str(REPOSITORY / CONFIG), list(OVERRIDES))
     config.devices = 1
     train(config, str(one))
-    search_run.run(search_run.Search(str(one), **SEARCH))
+    search.run(search.Search(str(one), **SEARCH))
     return one, two
 
 

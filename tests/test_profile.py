@@ -6,12 +6,13 @@ import json
 import numpy as np
 import pytest
 
-from slimjax import cli, latency, units
 from slimjax.bench.table import random_subnets
+from slimjax.cost import latency, units
 from slimjax.errors import UserError
 from slimjax.profiling import meters, profile, sweep
 from slimjax.profiling.chips import PEAKS
 from slimjax.supernet import named
+from slimjax.verbs import cli
 
 needs_libtpu = pytest.mark.skipif(
     importlib.util.find_spec("libtpu") is None,

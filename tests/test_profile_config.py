@@ -7,10 +7,12 @@ from pathlib import Path
 import jax
 import pytest
 
-from slimjax import build, cli, config_file, latency, units
 from slimjax.bench.table import random_subnets
+from slimjax.cost import latency, units
 from slimjax.errors import UserError
+from slimjax.experiment import build, config_file
 from slimjax.supernet import named
+from slimjax.verbs import cli
 
 ROOT = Path(__file__).parent.parent
 CIFAR = str(ROOT / "configs/cifar10_resnet20_usnet.py")

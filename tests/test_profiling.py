@@ -4,10 +4,10 @@ import importlib.util
 
 import pytest
 
-from slimjax import options
 from slimjax.errors import UserError
 from slimjax.profiling import hlo, tpu
 from slimjax.profiling.chips import CHIPS
+from slimjax.verbs import options
 
 needs_libtpu = pytest.mark.skipif(
     importlib.util.find_spec("libtpu") is None,
@@ -193,8 +193,8 @@ def test_tpu_programs_say_how_often_their_loops_run():
 @needs_libtpu
 @pytest.mark.slow
 def test_step_is_estimated_for_a_tpu_that_is_not_there():
-    from slimjax import recipes
     from slimjax.bench import step
+    from slimjax.experiment import recipes
 
     config = recipes.embedded("synthetic")
     config.algorithm = recipes.snet((0.5, 1.0))

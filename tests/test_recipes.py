@@ -6,9 +6,9 @@ import pytest
 from ml_collections import ConfigDict
 from test_configs import flat
 
-from slimjax import config_file, recipes
-from slimjax.config import validate
 from slimjax.errors import UserError
+from slimjax.experiment import config_file, recipes
+from slimjax.experiment.config import validate
 
 CONFIGS = Path(__file__).parent.parent / "configs"
 

@@ -9,9 +9,10 @@ import pytest
 from flax import linen as nn
 from test_layers import NETS, named, subnet_of, variables_of
 
-from slimjax import convolution, costs, records
-from slimjax.layers import Conv, FeatureMap
-from slimjax.widths import Group, Rounding
+from slimjax.cost import counts
+from slimjax.nn import convolution, trace
+from slimjax.nn.layers import Conv, FeatureMap
+from slimjax.nn.widths import Group, Rounding
 
 
 def test_trace_orders_groups_by_appearance_and_leaves_fixed_ones_out():
@@ -33,7 +34,7 @@ def test_one_name_with_two_sizes_is_refused():
             return Conv(Group("g", 8), name="second")(x).value
 
     with pytest.raises(ValueError, match="layer second: group 'g'"):
-        records.trace(Wrong(), (8, 8, 3))
+        trace.trace(Wrong(), (8, 8, 3))
 
 
 @pytest.mark.parametrize("name", NETS)
@@ -76,7 +77,7 @@ def test_costs_are_vectorised_over_subnets():
 def test_pooling_adds_one_mac_per_input_element():
     net = NETS["resnet8"]()
     without, with_pooling = (
-        costs.macs(net.records, net.space, costs.CONVENTIONS[name]) for name in ("plain", "slimmable")
+        counts.macs(net.records, net.space, counts.CONVENTIONS[name]) for name in ("plain", "slimmable")
     )
     assert with_pooling(net.space.largest) - without(net.space.largest) == 2 * 2 * 64
 
@@ -86,5 +87,5 @@ def test_truncation_gives_the_published_dimensions_of_the_space():
 
     for depth, groups in ((20, 12), (32, 18), (44, 24), (56, 30)):
         entry = models.lookup(f"resnet{depth}")
-        trace = records.trace(entry.build(), (32, 32, 3))
-        assert len(records.width_space(trace, Rounding("truncate"), 0.42).groups) == groups
+        records = trace.trace(entry.build(), (32, 32, 3))
+        assert len(trace.width_space(records, Rounding("truncate"), 0.42).groups) == groups

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from slimjax import rungs
+from slimjax.step import rungs
 
 
 def cost(subnets):

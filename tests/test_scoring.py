@@ -9,14 +9,16 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from conftest import TOLERANCE, assert_trees_equal
+from slimjax.step.composed.engine import Slot
+from slimjax.step.composed.scoring import Scorer
 from test_algorithms import batches, engine_of
 from test_layers import named
 from test_train import REPOSITORY, environment
 
-from slimjax import convolution, losses, rungs, scoring, sharding
-from slimjax.engine import Slot
+from slimjax import sharding
 from slimjax.errors import UserError
-from slimjax.scoring import Scorer
+from slimjax.nn import convolution, losses
+from slimjax.step import rungs, scoring
 
 SLOTS = (Slot("max", stats="max"),)
 

@@ -6,13 +6,13 @@ import json
 import jax
 import numpy as np
 import pytest
+from slimjax.bench.claims.decide.fit import fit, with_seed
+from slimjax.bench.claims.decide.search import AUTOSLIM, BIGNAS, JOSLIM
 from test_layers import named
 
-from slimjax import recipes
-from slimjax.bench import arms, search_probes
-from slimjax.bench.fit import fit, with_seed
-from slimjax.bench.search_claims import AUTOSLIM, BIGNAS, JOSLIM
-from slimjax.build import build
+from slimjax.bench.claims import arms, search_probes
+from slimjax.experiment import recipes
+from slimjax.experiment.build import build
 
 EVEN, NARROW = np.linspace(0.2, 1, 50).tolist(), np.linspace(0.45, 0.55, 50).tolist()
 

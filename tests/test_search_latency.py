@@ -6,12 +6,15 @@ import numpy as np
 import pytest
 from test_search_run import short_run
 
-from slimjax import architecture, build, latency, search_run, units
+from slimjax.cost import latency, units
+from slimjax.cost.latency import ABOUT, Entry, LatencyTable
 from slimjax.errors import UserError
-from slimjax.latency import ABOUT, Entry, LatencyTable
+from slimjax.experiment import build
 from slimjax.search import trials
-from slimjax.search_run import Search
 from slimjax.supernet import Supernet, named
+from slimjax.verbs import search
+from slimjax.verbs.search import Search
+from slimjax.workdir import architecture
 
 
 @pytest.fixture(scope="module")
@@ -21,7 +24,7 @@ def trained(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def net(trained) -> Supernet:
-    return build.build(search_run.load_config(trained)).net
+    return build.build(search.load_config(trained)).net
 
 
 def save_table(path, net: Supernet, model: str = "resnet8") -> str:
@@ -51,7 +54,7 @@ def test_found_subnets_are_within_their_milliseconds(trained, net, table, method
     least, most = ends(net, table)
     limits = [f"{least + share * (most - least):.4g}" for share in (0.1, 0.5)]
     budgets = tuple(f"latency_ms<={limit}@{table}" for limit in limits)
-    rows = search_run.run(Search(trained, budgets, method, trials=30))
+    rows = search.run(Search(trained, budgets, method, trials=30))
     cost = net.latency(latency.load(table))
     assert [row["name"] for row in rows] == list(budgets)
     for row, limit in zip(rows, limits, strict=True):
@@ -66,11 +69,11 @@ def widths_alone(*_):
 
 
 def test_a_better_subnet_that_takes_longer_is_passed_over(trained, net, table, monkeypatch):
-    monkeypatch.setattr(search_run.Scores, "at", widths_alone)
+    monkeypatch.setattr(search.Scores, "at", widths_alone)
     least, most = ends(net, table)
     limit = f"{(least + most) / 2:.4g}"
-    search = Search(trained, (f"latency_ms<={limit}@{table}",), "bayes", trials=30, seed=3)
-    (row,) = search_run.run(search)
+    wanted = Search(trained, (f"latency_ms<={limit}@{table}",), "bayes", trials=30, seed=3)
+    (row,) = search.run(wanted)
     log = trials.latest(trials.read(f"{trained}/search-bayes/trials-step24-holdout64-seed3.jsonl"))
     ms = {number: trial.cost for number, trial in log.items()}
     best = min((n for n in log if ms[n] <= float(limit)), key=lambda n: log[n].score)
@@ -89,12 +92,12 @@ def test_a_better_visited_subnet_that_takes_longer_is_passed_over(net, table):
     cost = net.latency(latency.load(table))
     for width in widths:
         limit = float(cost(net.space.uniform(width)))
-        found = search_run._visited(*run, cost, limit, "budget")
+        found = search._visited(*run, cost, limit, "budget")
         np.testing.assert_array_equal(found, net.space.uniform(width))
 
 
 def test_the_architecture_file_has_the_latency_and_the_network(trained, net, table):
-    search_run.run(Search(trained, (f"latency_ms<=100@{table}",), "history"))
+    search.run(Search(trained, (f"latency_ms<=100@{table}",), "history"))
     found = architecture.load(f"{trained}/search-history/latency_ms-100.json")
     expected = net.latency(latency.load(table))(found.subnet(net.space))
     assert found.costs["latency_ms"] == pytest.approx(float(expected))
@@ -114,11 +117,11 @@ def test_the_architecture_file_has_the_latency_and_the_network(trained, net, tab
 )
 def test_milliseconds_below_the_smallest_subnets_are_refused(trained, net, table, method, message):
     with pytest.raises(UserError) as refused:
-        search_run.run(Search(trained, (f"latency_ms<=0.01@{table}",), method))
+        search.run(Search(trained, (f"latency_ms<=0.01@{table}",), method))
     assert message.format(least=ends(net, table)[0]) in str(refused.value)
 
 
 def test_a_table_of_another_network_is_refused_with_what_to_profile(trained, tmp_path):
     other = save_table(tmp_path / "other.json", named("resnet20"), "resnet20")
     with pytest.raises(UserError, match=r"lacks \d+ units of this network(.|\n)*slimjax profile"):
-        search_run.run(Search(trained, (f"latency_ms<=1@{other}",)))
+        search.run(Search(trained, (f"latency_ms<=1@{other}",)))

@@ -7,14 +7,14 @@ import jax
 import numpy as np
 import pytest
 from conftest import assert_trees_close
+from slimjax.step.composed.state import place
 from test_algorithms import batches, engine_of
 
 from slimjax import sharding
 from slimjax.algorithms import snet, usnet
 from slimjax.errors import UserError
-from slimjax.layers import BatchNorm
+from slimjax.nn.layers import BatchNorm
 from slimjax.profiling import hlo
-from slimjax.state import place
 
 
 def trajectory(engine, make=usnet, steps=4):

@@ -14,12 +14,14 @@ import numpy as np
 import pytest
 from conftest import assert_trees_equal
 from ml_collections import ConfigDict
+from slimjax.workdir.rundir.checkpoint import Checkpointer
 
-from slimjax import evaluate_run, recipes, sharding
-from slimjax.build import build
-from slimjax.checkpoint import Checkpointer
+from slimjax import sharding
 from slimjax.errors import RunError, UserError
-from slimjax.train import checkpoints, claim, restore, train
+from slimjax.experiment import recipes
+from slimjax.experiment.build import build
+from slimjax.experiment.loop import checkpoints, claim, restore, train
+from slimjax.verbs import evaluate
 
 REPOSITORY = Path(__file__).parent.parent
 CONFIG = "configs/digits_resnet8_usnet.py"
@@ -89,17 +91,17 @@ def test_train_writes_a_report_metrics_and_the_config(finished):
 
 def test_evaluate_reports_the_same_rows_as_training(finished):
     directory, rows = finished
-    assert evaluate_run.run(str(directory), None, None) == rows
+    assert evaluate.run(str(directory), None, None) == rows
 
 
 def test_evaluate_takes_widths_that_training_did_not_report(finished):
-    row = evaluate_run.run(str(finished[0]), [0.43], None)[0]
+    row = evaluate.run(str(finished[0]), [0.43], None)[0]
     assert row["width"] == 0.43
     assert row["channels"]["stage3"] == int(0.43 * 8)
 
 
 def test_evaluate_takes_a_subnet_that_is_not_uniform(finished):
-    row = evaluate_run.run(str(finished[0]), None, {"stage1": 2, "stage3": 5})[0]
+    row = evaluate.run(str(finished[0]), None, {"stage1": 2, "stage3": 5})[0]
     assert row["width"] is None
     assert (row["channels"]["stage1"], row["channels"]["stage2"], row["channels"]["stage3"]) == (2, 4, 5)
 
@@ -207,7 +209,7 @@ def test_killed_run_resumes_and_ends_bit_identical(tmp_path):
     subprocess.run(command(killed), **run)
     with Checkpointer(checkpoints(str(killed)), read_only=True) as saver:
         assert saver.latest_step() == 60
-    config = evaluate_run.load_config(str(unbroken))
+    config = evaluate.load_config(str(unbroken))
     config.devices = 1
     assert_trees_equal(final_state(config, killed), final_state(config, unbroken))
     assert learnt(killed) == learnt(unbroken)

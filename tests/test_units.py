@@ -7,10 +7,10 @@ from conftest import assert_trees_close
 from flax import linen as nn
 from test_layers import NETS, subnet_of, variables_of
 
-from slimjax import units
-from slimjax.layers import BatchNorm, Conv, FeatureMap
+from slimjax.cost import units
+from slimjax.nn.layers import BatchNorm, Conv, FeatureMap
+from slimjax.nn.widths import Group, Rounding
 from slimjax.supernet import Supernet, named
-from slimjax.widths import Group, Rounding
 
 
 def run_units(net, variables, subnet, images):

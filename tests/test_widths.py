@@ -9,7 +9,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from slimjax.errors import UserError
-from slimjax.widths import Group, Rounding, Width, WidthSpace, named_width, width_name
+from slimjax.nn.widths import Group, Rounding, Width, WidthSpace, named_width, width_name
 
 # Published channel table of US-MobileNets: width -> channels of bases 16 24 32 64 96 128 160 256 320 512 1024.
 BASES = (16, 24, 32, 64, 96, 128, 160, 256, 320, 512, 1024)

@@ -7,9 +7,10 @@ import subprocess
 import sys
 
 import pytest
+from slimjax.workdir.rundir.rundir import WorkdirLock, record_run, versions
 
 from slimjax.errors import UserError
-from slimjax.workdir import WorkdirLock, record_run, versions, write_atomic
+from slimjax.files import write_atomic
 
 
 def write_lock(directory, **holder) -> None:

@@ -8,11 +8,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from slimjax.engine import Slot, Step
+from slimjax.nn.widths import Subnet
 from slimjax.search.run import Score
 from slimjax.search.trials import Trial
-from slimjax.state import SHARED, TrainState
-from slimjax.widths import Subnet
+from slimjax.step.composed.engine import Slot, Step
+from slimjax.step.composed.state import SHARED, TrainState
 
 
 @dataclasses.dataclass(frozen=True)

@@ -10,9 +10,9 @@ import numpy as np
 
 from slimjax.algorithms.base import Algorithm
 from slimjax.algorithms.sandwich import sandwich
-from slimjax.engine import Engine
+from slimjax.nn.widths import Subnet
 from slimjax.objectives import WidthVectors
-from slimjax.widths import Subnet
+from slimjax.step.composed.engine import Engine
 
 
 def bignas(

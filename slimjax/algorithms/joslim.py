@@ -16,15 +16,15 @@ import numpy as np
 
 from slimjax import sharding
 from slimjax.algorithms.base import Algorithm, Chosen, Score
-from slimjax.engine import Engine, Slot
 from slimjax.errors import UserError
+from slimjax.nn.widths import Subnet
 from slimjax.objectives import Objective, WidthVectors
 from slimjax.search import bayes, gp, pareto
 from slimjax.search.base import check_number
 from slimjax.search.settings import Settings
 from slimjax.search.trials import Trial
-from slimjax.state import TrainState
-from slimjax.widths import Subnet
+from slimjax.step.composed.engine import Engine, Slot
+from slimjax.step.composed.state import TrainState
 
 Arrays = dict[str, np.ndarray]
 """The history. By trial, in a ring of `history` places: `widths` float32 [N, G], `loss` float32 [N] (NaN: failed

@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 
 from slimjax.algorithms.base import Algorithm, Chosen, learn_nothing
-from slimjax.engine import Engine, Slot
 from slimjax.errors import UserError
-from slimjax.state import TrainState
-from slimjax.widths import Subnet, WidthSpace, width_name
+from slimjax.nn.widths import Subnet, WidthSpace, width_name
+from slimjax.step.composed.engine import Engine, Slot
+from slimjax.step.composed.state import TrainState
 
 SAMPLED_STEPS = 512
 TARGETS = ("labels", "teacher", "both")

@@ -11,12 +11,12 @@ from typing import Any
 
 import numpy as np
 
-from slimjax import architecture
 from slimjax.algorithms.base import Algorithm, Chosen, learn_nothing
-from slimjax.engine import Engine, Slot
 from slimjax.errors import UserError
-from slimjax.state import SHARED, TrainState
-from slimjax.widths import Subnet, width_name
+from slimjax.nn.widths import Subnet, width_name
+from slimjax.step.composed.engine import Engine, Slot
+from slimjax.step.composed.state import SHARED, TrainState
+from slimjax.workdir import architecture
 
 
 def snet(

@@ -9,8 +9,8 @@ import numpy as np
 
 from slimjax.algorithms.base import Algorithm
 from slimjax.algorithms.sandwich import sandwich
-from slimjax.engine import Engine
-from slimjax.widths import Subnet
+from slimjax.nn.widths import Subnet
+from slimjax.step.composed.engine import Engine
 
 
 def usnet(

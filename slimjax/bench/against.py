@@ -7,10 +7,10 @@ import importlib.util
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-from slimjax.build import Experiment
 from slimjax.errors import UserError
+from slimjax.experiment.build import Experiment
 from slimjax.models.resnet import CifarResNet
-from slimjax.widths import Subnet
+from slimjax.nn.widths import Subnet
 from slimjax.worker import Worker
 
 

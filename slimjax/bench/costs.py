@@ -8,7 +8,7 @@ from typing import Any
 
 from slimjax import supernet
 from slimjax.bench.table import random_subnets
-from slimjax.widths import Subnet
+from slimjax.nn.widths import Subnet
 
 
 def run(name: str, subnets: int) -> dict[str, Any]:

@@ -15,15 +15,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from slimjax import losses, prefixes, sharding, supernet
-from slimjax.engine import Engine, Slot
+from slimjax import sharding, supernet
 from slimjax.errors import UserError
-from slimjax.optimizers import sgd
-from slimjax.programs import compiler_options
-from slimjax.scoring import Scorer
-from slimjax.state import TrainState
+from slimjax.nn import losses
+from slimjax.nn.widths import Subnet, WidthSpace
+from slimjax.step import prefixes
+from slimjax.step.composed.engine import Engine, Slot
+from slimjax.step.composed.optimizers import sgd
+from slimjax.step.composed.programs import compiler_options
+from slimjax.step.composed.scoring import Scorer
+from slimjax.step.composed.state import TrainState
 from slimjax.supernet import Supernet
-from slimjax.widths import Subnet, WidthSpace
 
 SPREAD = 0.1
 STEPS = 30

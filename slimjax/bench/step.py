@@ -21,14 +21,14 @@ from ml_collections import ConfigDict
 
 from slimjax import sharding
 from slimjax.bench.against import torch_side
-from slimjax.build import Experiment, build
-from slimjax.engine import Slot
 from slimjax.errors import RunError, UserError
+from slimjax.experiment.build import Experiment, build
+from slimjax.nn.widths import Subnet
 from slimjax.profiling import hlo, tpu
-from slimjax.programs import peak_bytes
-from slimjax.state import place
-from slimjax.step import ComposedStep
-from slimjax.widths import Subnet
+from slimjax.step.composed.composed import ComposedStep
+from slimjax.step.composed.engine import Slot
+from slimjax.step.composed.programs import peak_bytes
+from slimjax.step.composed.state import place
 
 DRAWS = 8
 """Proposals that the sandwich is measured on."""

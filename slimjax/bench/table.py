@@ -7,11 +7,11 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
-from slimjax import latency
+from slimjax.cost import latency
 from slimjax.errors import UserError
+from slimjax.nn.widths import Subnet, WidthSpace
 from slimjax.profiling import sweep
 from slimjax.profiling.profile import Settings
-from slimjax.widths import Subnet, WidthSpace
 
 
 def run(path: str, subnets: int, seed: int = 0, **settings: Any) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from slimjax.models.mobilenet_v1 import MobileNetV1
 from slimjax.models.mobilenet_v3 import SMALL, MobileNetV3
 from slimjax.models.resnet import CifarResNet
 from slimjax.models.shufflenet import ShuffleNet
-from slimjax.widths import Rounding
+from slimjax.nn.widths import Rounding
 
 
 @dataclasses.dataclass(frozen=True)

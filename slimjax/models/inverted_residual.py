@@ -14,8 +14,8 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from slimjax.layers import BatchNorm, Conv, DepthwiseConv, FeatureMap, PoolingHead, SqueezeExcite
-from slimjax.widths import Group, Rounding, Widths
+from slimjax.nn.layers import BatchNorm, Conv, DepthwiseConv, FeatureMap, PoolingHead, SqueezeExcite
+from slimjax.nn.widths import Group, Rounding, Widths
 
 Stage = tuple[int, int, int, int, int]
 """Expansion, channels, blocks, stride of the first block on ImageNet, kernel size."""

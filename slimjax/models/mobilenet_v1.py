@@ -13,8 +13,8 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from slimjax.layers import BatchNorm, Conv, DepthwiseConv, FeatureMap, PoolingHead
-from slimjax.widths import Group, Rounding, Widths
+from slimjax.nn.layers import BatchNorm, Conv, DepthwiseConv, FeatureMap, PoolingHead
+from slimjax.nn.widths import Group, Rounding, Widths
 
 # (channels, stride) of each separable block on ImageNet.
 BLOCKS = (

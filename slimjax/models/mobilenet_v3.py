@@ -20,9 +20,9 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from slimjax.layers import BatchNorm, Conv, FeatureMap, PoolingHead
 from slimjax.models.inverted_residual import InvertedResidual
-from slimjax.widths import Group, Rounding, Widths
+from slimjax.nn.layers import BatchNorm, Conv, FeatureMap, PoolingHead
+from slimjax.nn.widths import Group, Rounding, Widths
 
 STEM = 16
 RE, HS = jax.nn.relu, jax.nn.hard_swish

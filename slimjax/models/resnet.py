@@ -13,8 +13,8 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from slimjax.layers import BatchNorm, Conv, FeatureMap, PadShortcut, PoolingHead
-from slimjax.widths import Group, Widths
+from slimjax.nn.layers import BatchNorm, Conv, FeatureMap, PadShortcut, PoolingHead
+from slimjax.nn.widths import Group, Widths
 
 
 class Block(nn.Module):

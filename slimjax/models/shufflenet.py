@@ -13,8 +13,16 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from slimjax.layers import AveragePool, BatchNorm, Concatenate, Conv, DepthwiseConv, FeatureMap, PoolingHead
-from slimjax.widths import Group, Widths
+from slimjax.nn.layers import (
+    AveragePool,
+    BatchNorm,
+    Concatenate,
+    Conv,
+    DepthwiseConv,
+    FeatureMap,
+    PoolingHead,
+)
+from slimjax.nn.widths import Group, Widths
 
 CONV_GROUPS = 3
 COMPRESS = 4

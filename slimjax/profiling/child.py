@@ -7,9 +7,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from slimjax import supernet, units
+from slimjax import supernet
+from slimjax.cost import units
 from slimjax.profiling import meters, sweep, tpu
-from slimjax.workdir import versions
+from slimjax.workdir.rundir.rundir import versions
 from slimjax.worker import serve
 
 

@@ -14,12 +14,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from slimjax.cost.units import Unit
 from slimjax.errors import UserError
 from slimjax.profiling import hlo, tpu
 from slimjax.profiling.chips import PEAKS, Peaks
 from slimjax.profiling.tpu import Slice
-from slimjax.programs import compiler_options
-from slimjax.units import Unit
+from slimjax.step.composed.programs import compiler_options
 
 Reading = dict[str, Any]
 """median_ms, spread_ms (interquartile range), outlier (whether it stayed unsteady)."""

@@ -15,13 +15,14 @@ from typing import Any
 
 import numpy as np
 
-from slimjax import supernet, units
+from slimjax import supernet
+from slimjax.cost import units
+from slimjax.cost.latency import Entry, LatencyTable, Staircase
+from slimjax.cost.units import Unit
 from slimjax.errors import UserError
-from slimjax.latency import Entry, LatencyTable, Staircase
 from slimjax.profiling import meters, sweep
 from slimjax.profiling.sweep import Ask, Readings, Task
 from slimjax.supernet import Supernet
-from slimjax.units import Unit
 
 CACHE = "~/.cache/slimjax/latency"
 

@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from slimjax import json_file
+from slimjax import files
 from slimjax.errors import RunError
 from slimjax.profiling import meters
 from slimjax.profiling.meters import Reading
@@ -42,7 +42,7 @@ class Readings:
         self._lock = threading.Lock()
         self.found: dict[Task, Reading] = {}
         if self._path.exists():
-            json_file.drop_partial_line(self._path)
+            files.drop_partial_line(self._path)
             for line in self._path.read_text().splitlines():
                 with contextlib.suppress(ValueError, KeyError, TypeError):
                     record = json.loads(line)
@@ -51,8 +51,8 @@ class Readings:
     def keep(self, task: Task, reading: Reading) -> None:
         with self._lock:
             self.found[task] = reading
-            with json_file.open_lines(self._path) as file:
-                json_file.write_lines(file, [{"unit": task[0], "sizes": task[1], "reading": reading}])
+            with files.open_lines(self._path) as file:
+                files.write_lines(file, [{"unit": task[0], "sizes": task[1], "reading": reading}])
 
 
 def sweep(

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from slimjax.errors import UserError
-from slimjax.widths import Subnet, WidthSpace
+from slimjax.nn.widths import Subnet, WidthSpace
 
 Cost = Callable[[np.ndarray], Any]
 """int32 [..., G] -> [...]: what subnets cost (MACs, parameters, bytes, milliseconds). It rises with channels."""

@@ -10,8 +10,8 @@ from typing import NamedTuple
 import numpy as np
 
 from slimjax.errors import UserError
+from slimjax.nn.widths import Subnet, WidthSpace
 from slimjax.search.base import Cost, Searcher, check_number, check_reachable, target_name, usable
-from slimjax.widths import Subnet, WidthSpace
 
 ATTEMPTS = 20
 """Rounds of drawing anew what does not fit or is known; then as many in which it is repaired."""

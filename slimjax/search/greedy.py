@@ -8,8 +8,8 @@ from typing import NamedTuple
 import numpy as np
 
 from slimjax.errors import RunError, UserError
+from slimjax.nn.widths import Group, Subnet, WidthSpace
 from slimjax.search.base import Cost, Searcher, check_number, check_reachable, target_name, usable
-from slimjax.widths import Group, Subnet, WidthSpace
 
 
 class GreedyState(NamedTuple):

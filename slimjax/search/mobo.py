@@ -7,10 +7,10 @@ from typing import NamedTuple
 
 import numpy as np
 
+from slimjax.nn.widths import Subnet
 from slimjax.search import bayes
 from slimjax.search.base import Cost, Searcher, check_number, target_name, usable
 from slimjax.search.settings import Settings
-from slimjax.widths import Subnet
 
 
 class MoboState(NamedTuple):

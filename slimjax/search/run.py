@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 
 from slimjax.errors import RunError, UserError
+from slimjax.nn.widths import WidthSpace
 from slimjax.search.base import Cost, Searcher, usable
 from slimjax.search.trials import Trial, TrialLog, latest
-from slimjax.widths import WidthSpace
 
 Score = Callable[[np.ndarray], Any]
 """int32 [N, G] -> [N]: scores of subnets, the lower, the better; each depends on its own subnet alone."""

@@ -14,8 +14,8 @@ from typing import IO, Any
 
 from etils import epath
 
-from slimjax import json_file
-from slimjax.workdir import write_atomic
+from slimjax import files
+from slimjax.files import write_atomic
 
 STATES = ("proposed", "scored", "failed")
 
@@ -91,7 +91,7 @@ class TrialLog:
         if not self._enabled or not trials:
             return
         self._file = self._file or self._open()
-        json_file.write_lines(self._file, [_to_json(trial) for trial in trials])
+        files.write_lines(self._file, [_to_json(trial) for trial in trials])
         if self._scratch:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             self.path.write_bytes(self._scratch.read_bytes())
@@ -136,10 +136,10 @@ class TrialLog:
 
     def _open(self) -> IO[str]:
         if self._scratch is None:
-            return json_file.open_lines(Path(self.path))
+            return files.open_lines(Path(self.path))
         self._scratch.parent.mkdir(parents=True, exist_ok=True)
         self._scratch.write_bytes(self.path.read_bytes() if self.path.exists() else b"")
-        return json_file.open_lines(self._scratch)
+        return files.open_lines(self._scratch)
 
 
 def read(path: epath.PathLike) -> list[Trial]:
@@ -148,7 +148,7 @@ def read(path: epath.PathLike) -> list[Trial]:
     Raises:
       UserError: any other damaged line; names file and line number.
     """
-    return json_file.read_lines(path, "trials", lambda line: Trial(**line))
+    return files.read_lines(path, "trials", lambda line: Trial(**line))
 
 
 def latest(trials: Iterable[Trial]) -> dict[int, Trial]:

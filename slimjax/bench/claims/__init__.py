@@ -1,0 +1,1 @@
+"""The papers' claims, decided on networks that two CPU cores can train."""

@@ -1,0 +1,165 @@
+"""The trained networks that claims are decided on: each arm is one config, run with several seeds.
+
+What is measured on a trained network is a JSON object, appended to a file as soon as it is known, so that
+an interrupted bench goes on where it stopped.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from slimjax import files
+from slimjax.bench.claims import probes, search_probes
+from slimjax.bench.claims.decide.fit import fit, with_seed
+from slimjax.experiment import recipes
+from slimjax.experiment.build import build
+
+
+def base() -> ConfigDict:
+    """A task on which widths differ: 1,000 of the embedded MNIST images, ResNet-8 of 8, 16 and 32 channels."""
+    config = recipes.embedded("mnist5k")
+    config.algorithm = recipes.usnet()
+    config.model.options = ConfigDict({"channels": (8, 16, 32), "stem_stride": 2})
+    config.data.train_examples = 1000
+    config.train.steps = 500
+    config.calibration.update(images=1024, batch_size=64)
+    return config
+
+
+@dataclasses.dataclass(frozen=True)
+class Arm:
+    """A change of the base config, and what is measured on the result."""
+
+    change: Callable[[ConfigDict], Any]
+    probes: tuple[str, ...] = ("sweep",)
+
+
+def _usnet(**options: Any) -> Callable[[ConfigDict], Any]:
+    return lambda config: config.algorithm.update(options)
+
+
+def _range(min_width: float) -> Callable[[ConfigDict], Any]:
+    return lambda config: config.model.update(min_width=min_width)
+
+
+def _snet(**options: Any) -> Callable[[ConfigDict], Any]:
+    def change(config: ConfigDict) -> None:
+        config.algorithm = recipes.snet(probes.SWITCHES)
+        config.algorithm.update(options)
+
+    return change
+
+
+def _plain(config: ConfigDict) -> None:
+    config.algorithm = recipes.snet((1.0,))
+    config.algorithm.update(private_affine=False)
+
+
+def _search(
+    algorithm: Callable[[], ConfigDict], channels: tuple[int, ...] = (8, 16, 32), **options: Any
+) -> Callable[[ConfigDict], Any]:
+    """Joslim's range of widths, held-out images, and more steps; one program serves all subnets."""
+
+    def change(config: ConfigDict) -> None:
+        config.algorithm = algorithm()
+        config.algorithm.update(options)
+        config.model.min_width = 0.42
+        config.model.options.channels = channels
+        config.data.holdout = search_probes.HOLDOUT
+        config.train.steps = 600
+        config.engine.policy = "masked"
+
+    return change
+
+
+def _joslim(probes: tuple[str, ...] = ("visited",), steps_per_round: int = 10, **options: Any) -> Arm:
+    return Arm(_search(recipes.joslim, steps_per_round=steps_per_round, **options), probes)
+
+
+def _slimming(config: ConfigDict) -> None:
+    """AutoSlim's supernet is 1.5 times as wide as the network that it competes with."""
+    _search(recipes.usnet, channels=(12, 24, 48))(config)
+    config.model.min_width = 0.25
+
+
+SMALL = (4, 8, 16)
+"""Channels of a network that is less over-parameterised."""
+
+ARMS: Mapping[str, Arm] = MappingProxyType(
+    {
+        "usnet": Arm(_usnet(), ("sweep", "calibration_images")),
+        "labels only": Arm(_usnet(student_target="labels")),
+        "labels and teacher": Arm(_usnet(student_target="both")),
+        "random only": Arm(_usnet(student_target="labels", sample_max=False, sample_min=False)),
+        "max and random": Arm(_usnet(student_target="labels", sample_min=False)),
+        "min and random": Arm(_usnet(student_target="labels", sample_max=False)),
+        "range .35 to 1": Arm(_range(0.35), ("ends",)),
+        "range .05 to 1": Arm(_range(0.05), ("ends",)),
+        "plain": Arm(_plain),
+        "private norms": Arm(_snet(), ("switches",)),
+        "shared affine, private statistics": Arm(_snet(private_affine=False), ("switches", "weights")),
+        "naive shared norms": Arm(_snet(private_affine=False, private_stats=False), ("switches", "weights")),
+        "uniform widths": Arm(_search(recipes.usnet), ("uniform",)),
+        "two stages": Arm(_search(recipes.bignas), ("searched",)),
+        "joslim": _joslim(("visited", "uniform")),
+        "joslim, lower bound": _joslim(("visited", "uniform"), search={"bound": "lower"}),
+        "joslim, random weight": _joslim(search={"random_lambda": True}),
+        "joslim, lower bound, random weight": _joslim(search={"bound": "lower", "random_lambda": True}),
+        "joslim, scored once": _joslim(rescore=False),
+        "joslim, K = 5": _joslim(steps_per_round=5),
+        "joslim, K = 30": _joslim(steps_per_round=30),
+        "uniform widths, small": Arm(_search(recipes.usnet, SMALL), ("uniform",)),
+        "joslim, small": _joslim(channels=SMALL),
+        "slimming": Arm(_slimming, ("slimmed",)),
+    }
+)
+
+
+def run(names: Sequence[str], seeds: int, store: Path) -> dict[str, list[dict[str, Any]]]:
+    """Measurements of each arm by seed; those that the store holds are not made again."""
+    known = _load(store)
+    for name in names:
+        missing = [seed for seed in range(seeds) if (name, seed) not in known]
+        if missing:
+            known |= _run_arm(name, missing, store)
+    return {name: [known[name, seed] for seed in range(seeds)] for name in names}
+
+
+def _run_arm(name: str, seeds: Sequence[int], store: Path) -> dict[tuple[str, int], dict[str, Any]]:
+    experiment, measured = build(_config(name)), {}
+    for seed in seeds:
+        trained = fit(with_seed(experiment, seed), f"{name}, seed {seed}")
+        measured[name, seed] = {probe: probes.PROBES[probe](*trained) for probe in ARMS[name].probes}
+        _append(store, {"arm": name, "seed": seed, "task": _task(name), **measured[name, seed]})
+    return measured
+
+
+def _config(name: str) -> ConfigDict:
+    config = base()
+    ARMS[name].change(config)
+    return config
+
+
+def _task(name: str) -> str:
+    """A fingerprint of the arm's config: measurements of another task are not mixed in."""
+    text = _config(name).to_json_best_effort(sort_keys=True) + repr((ARMS[name].probes, probes.CONSTANTS))
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _load(store: Path) -> dict[tuple[str, int], dict[str, Any]]:
+    lines = store.read_text().splitlines(keepends=True) if store.exists() else []
+    records = [json.loads(line) for line in lines if line.endswith("\n")]
+    return {(r["arm"], r["seed"]): r for r in records if r["arm"] in ARMS and r["task"] == _task(r["arm"])}
+
+
+def _append(store: Path, record: Mapping[str, Any]) -> None:
+    with files.open_lines(store) as file:
+        file.write(json.dumps(record) + "\n")

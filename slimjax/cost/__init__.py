@@ -1,0 +1,1 @@
+"""What subnets cost: counts in closed form, and latencies by tables."""

@@ -1,0 +1,239 @@
+"""What a subnet costs: multiply-accumulates, parameters and peak memory, in closed form from layer records.
+
+All are functions of channel counts [..., G], one column per slimmable group of a space:
+
+- integers on the host give exact int64 counts, for one subnet or a million;
+- JAX arrays, also inside `jit`, give float32, differentiable in the channels.
+"""
+
+from __future__ import annotations
+
+import collections
+import dataclasses
+import math
+from collections.abc import Iterable, Mapping
+from fractions import Fraction
+from types import MappingProxyType
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from slimjax.nn.feature_map import Axis
+from slimjax.nn.trace import LayerRecord, Op, Records
+from slimjax.nn.widths import Group, WidthSpace
+
+Counts = Any
+"""int64 [...] or, for JAX arrays, float32 [...]: one count per subnet."""
+
+CHUNK = 1 << 15
+"""Subnets that are costed at once: few enough to stay in the cache."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Convention:
+    """What counts as a MAC besides convolutions. Papers differ; norms and activations count nowhere.
+
+    Args:
+      pooling: one MAC per input element of average pooling.
+      bias: one for adding a bias to an output element.
+      classifier: the dense layers after the last convolution.
+    """
+
+    pooling: bool = False
+    bias: bool = False
+    classifier: bool = True
+
+
+CONVENTIONS: Mapping[str, Convention] = MappingProxyType(
+    {
+        "plain": Convention(),  # the CIFAR ResNets' usual figures; Joslim's ResNets
+        "slimmable": Convention(pooling=True),  # S-Net, US-Net, AutoSlim
+        "joslim": Convention(classifier=False),  # Joslim's MobileNets
+        "tfnas": Convention(pooling=True, bias=True),
+    }
+)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)  # hashed by identity, as jit needs it
+class Quadratic:
+    """(constant + linear . n + n . pairs n) / divisor, for channel counts n [..., G].
+
+    Every count of a network is such a polynomial: an array has at most two groups of channels. The
+    coefficients are whole numbers in float64, exact up to 2^53.
+    """
+
+    constant: int
+    linear: np.ndarray
+    pairs: np.ndarray
+    divisor: int = 1
+
+    def __call__(self, channels: Any) -> Counts:
+        return _apply(self._evaluate, channels)
+
+    def _evaluate(self, n: Any) -> Any:
+        return (((_dot(n, self.pairs) + _row(self.linear, n)) * n).sum(-1) + self.constant) / self.divisor
+
+
+@dataclasses.dataclass(frozen=True, eq=False)  # hashed by identity, as jit needs it
+class PeakMemory:
+    """Bytes that inference needs at its fullest moment: all weights, and the feature maps alive at once.
+
+    peak_bytes = bytes per element * (parameters + batch * max over moments of the live elements)
+
+    Every layer's result is a feature map, and so are the input image and a padded shortcut. It lives until its
+    last reader has run; a shortcut therefore outlives the block that it bridges. Norms, activations, sums and
+    products work in place where their size does not change and their input is not needed again. Parameters
+    include gammas and betas. Compilers may do better (they fuse) or worse (they copy).
+
+    Args:
+      weights: parameters.
+      constants [T], linear [T, G]: live elements of one image at each moment.
+    """
+
+    weights: Quadratic
+    constants: np.ndarray
+    linear: np.ndarray
+
+    def __call__(self, channels: Any, batch: int = 1, itemsize: int = 4) -> Counts:
+        """Bytes, for images in batches of `batch` and elements of `itemsize` bytes."""
+
+        def evaluate(n: Any) -> Any:
+            live = _dot(n, self.linear.T) + _row(self.constants, n)
+            return itemsize * (self.weights._evaluate(n) + batch * live.max(-1))
+
+        return _apply(evaluate, channels)
+
+
+POOLS = ("GlobalPool", "AveragePool")
+"""Layers that average."""
+
+
+def macs(records: Records, space: WidthSpace, convention: Convention) -> Quadratic:
+    """Multiply-accumulates of one image. One MAC is one multiply-add."""
+    terms = _Terms(space)
+    last = max((i for i, record in enumerate(records) if record.has_kernel and record.in_size), default=-1)
+    for i, record in enumerate(records):
+        if record.has_kernel and (convention.classifier or i <= last):
+            _count_layer(terms, record, convention)
+        if record.kind in POOLS and convention.pooling:
+            terms.add(math.prod(record.in_size), [record.in_group])
+    return terms.polynomial()
+
+
+def params(records: Records, space: WidthSpace, norms: bool = True) -> Quadratic:
+    """Active parameters: kernels, biases and, with `norms`, one gamma and beta per normalised channel."""
+    counted = ("params", "affine") if norms else ("params",)
+    # Keyed by path: a layer that is called twice owns its arrays once.
+    arrays = {(record.path, array.name): array for record in records for array in record.arrays}
+    terms = _Terms(space)
+    for array in arrays.values():
+        if array.collection in counted:
+            terms.add(1, array.axes)
+    return terms.polynomial()
+
+
+def peak_memory(records: Records, space: WidthSpace) -> PeakMemory:
+    """Live feature maps and weights, by the definition of `PeakMemory`."""
+    rows = set()
+    for moment in _moments(records.ops):
+        terms = _Terms(space)
+        for op in moment:
+            terms.add(math.prod(op.size), [op.group])
+        live = terms.polynomial()
+        rows.add((live.constant, *live.linear))
+    table = np.array(_undominated(rows))
+    return PeakMemory(params(records, space), table[:, 0], table[:, 1:])
+
+
+def _count_layer(terms: _Terms, record: LayerRecord, convention: Convention) -> None:
+    for array in record.arrays:
+        if array.is_kernel or (convention.bias and array.collection == "params"):
+            terms.add(math.prod(record.out_size), array.axes)
+
+
+def _moments(ops: Iterable[Op]) -> list[list[Op]]:
+    """The feature maps that are alive while each op runs, its own included."""
+    ops = list(ops)
+    last_reader = {i: i for i in range(len(ops))}
+    for i, op in enumerate(ops):
+        last_reader |= dict.fromkeys(op.inputs, i)
+    alive: set[int] = set()
+    moments = []
+    for i, op in enumerate(ops):
+        dying = {j for j in alive if last_reader[j] <= i}
+        reused = op.in_place and any((ops[j].group, ops[j].size) == (op.group, op.size) for j in dying)
+        moments.append([ops[j] for j in (alive if reused else alive | {i})])
+        alive = (alive - dying) | {i}
+    return moments
+
+
+def _undominated(rows: Iterable[tuple[float, ...]]) -> list[tuple[float, ...]]:
+    """Rows that no other row exceeds everywhere: only they can be the largest for some subnet."""
+    rows = list(rows)
+    covers = lambda a, b: a != b and all(x >= y for x, y in zip(a, b, strict=True))  # noqa: E731
+    return [row for row in rows if not any(covers(other, row) for other in rows)]
+
+
+class _Terms:
+    """A sum of products of axes, collected by the groups in them."""
+
+    def __init__(self, space: WidthSpace) -> None:
+        self.space = space
+        self.sums: dict[tuple[int, ...], Fraction] = collections.defaultdict(Fraction)
+
+    def add(self, factor: int, axes: Iterable[Axis]) -> None:
+        """Adds `factor` times the active lengths of `axes`."""
+        product, columns = Fraction(factor), []
+        for axis in axes:
+            if not isinstance(axis, Group):
+                product *= axis
+            elif axis.fixed:
+                product *= axis.channels
+            else:
+                product *= axis.ratio
+                columns.append(self.space.index[axis.name])
+        self.sums[tuple(sorted(columns))] += product
+
+    def polynomial(self) -> Quadratic:
+        """Raises: ValueError for an array with more than two groups."""
+        size, divisor = len(self.space.groups), math.lcm(*(c.denominator for c in self.sums.values()))
+        linear, pairs, constant = np.zeros(size), np.zeros((size, size)), 0
+        for columns, coefficient in self.sums.items():
+            value = int(coefficient * divisor)
+            match columns:
+                case ():
+                    constant += value
+                case (i,):
+                    linear[i] += value
+                case (i, j):
+                    pairs[i, j] += value
+                case _:
+                    raise ValueError(
+                        f"an array has {len(columns)} axes of slimmable groups; expected 2 at most."
+                    )
+        return Quadratic(constant, linear, pairs, divisor)
+
+
+def _dot(n: Any, matrix: np.ndarray) -> Any:
+    """Accelerators multiply matrices in less than float32 unless they are told otherwise."""
+    return jnp.dot(n, matrix, precision="highest") if isinstance(n, jax.Array) else n @ matrix
+
+
+def _row(vector: np.ndarray, like: Any) -> Any:
+    return vector.reshape((1,) * (like.ndim - 1) + vector.shape)
+
+
+def _apply(function: Any, channels: Any) -> Counts:
+    """`function` of float channels [N, G], over any leading axes, in chunks on the host."""
+    if isinstance(channels, jax.Array):
+        return function(jnp.asarray(channels, jnp.float32))
+    channels = np.asarray(channels)
+    flat = channels.reshape(-1, channels.shape[-1])
+    result = np.empty(len(flat))
+    for start in range(0, len(flat), CHUNK):
+        result[start : start + CHUNK] = function(flat[start : start + CHUNK].astype(np.float64))
+    result = result.reshape(channels.shape[:-1])
+    # Sums and products of whole numbers below 2^53 are exact in float64.
+    return np.rint(result).astype(np.int64) if np.issubdtype(channels.dtype, np.integer) else result

@@ -1,0 +1,270 @@
+"""From a config to the objects of a run. The only reader of configs."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import inspect
+import json
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from types import MappingProxyType
+from typing import Any
+
+import jax
+import numpy as np
+import optax
+from jax.sharding import Mesh
+from ml_collections import ConfigDict
+
+from slimjax import models, sharding, supernet
+from slimjax.algorithms import ALGORITHMS, Algorithm
+from slimjax.data import augment, images, pipeline, sources
+from slimjax.data.dataset import Dataset, DatasetInfo
+from slimjax.errors import UserError
+from slimjax.experiment.config import validate
+from slimjax.nn.layers import BatchNorm
+from slimjax.nn.widths import Subnet, width_name
+from slimjax.step import optimizers
+from slimjax.step.composed.engine import Engine, Slot
+from slimjax.step.composed.state import TrainState
+from slimjax.supernet import Supernet
+
+Rows = dict[str, np.ndarray]
+
+
+@dataclasses.dataclass(frozen=True)
+class Experiment:
+    """Everything a run is made of. `steps` are updates in all."""
+
+    config: ConfigDict
+    dataset: Dataset
+    net: Supernet
+    engine: Engine
+    algorithm: Algorithm
+    schedule: optax.Schedule
+    mesh: Mesh
+    steps: int
+
+    def train_batches(self, start_step: int = 0) -> pipeline.TrainBatches:
+        """This process's rows of the training stream, from `start_step`."""
+        return self._stream(self.config.train.batch_size, self.config.seed, start_step)
+
+    def abstract_batch(self) -> dict[str, jax.ShapeDtypeStruct]:
+        """A global training batch on the devices, as shapes."""
+        size, split = self.config.train.batch_size, sharding.batch_sharded(self.mesh)
+        shapes = {"image": ((size, *self.net.image_shape), np.uint8), "label": ((size,), np.int32)}
+        return {name: jax.ShapeDtypeStruct(*shape, sharding=split) for name, shape in shapes.items()}
+
+    def abstract_state(self, slots: Sequence[Slot]) -> TrainState:
+        """The state of a step with such slots, as shapes on every device."""
+        state = jax.eval_shape(lambda: self.engine.init(0, slots))
+        return sharding.abstract(state, sharding.replicated(self.mesh))
+
+    def calibration_batches(self) -> Iterator[Rows]:
+        """This process's rows of the calibration images: a shuffled part of the training split."""
+        size, count = self.config.calibration.batch_size, self.config.calibration.images
+        stream = self._stream(size, self.config.seed + 1)
+        try:
+            for _ in range(count // size):
+                yield next(stream)
+        finally:
+            stream.close()
+
+    def scoring_batch(self, step: int) -> Rows:
+        """Images that subnets are scored on at a step, held out by default: the same whole batch on every process."""
+        source, wanted = self.dataset.split(self.config.scoring.split), self.config.scoring.images
+        rng = np.random.default_rng((self.config.seed, step))
+        rows = rng.permutation(len(source))[:wanted].tolist()
+        transform = self._host_transform(train=False) or (lambda example: example)
+        examples = [transform(source[row]) for row in rows]
+        return {name: np.stack([example[name] for example in examples]) for name in ("image", "label")}
+
+    def evaluation_batches(self) -> Iterator[Rows]:
+        """This process's rows of one pass over the evaluation split."""
+        return pipeline.eval_batches(
+            self.dataset.split(self.config.evaluation.split),
+            batch_size=self.config.evaluation.batch_size,
+            transform=self._host_transform(train=False),
+            process_index=jax.process_index(),
+            process_count=jax.process_count(),
+        )
+
+    def evaluation_subnets(self) -> dict[str, Subnet] | None:
+        """The config's evaluation widths as named subnets; None: the algorithm's own."""
+        widths = self.config.evaluation.widths
+        return {width_name(w): self.net.space.uniform(w) for w in widths} if widths else None
+
+    def _stream(self, batch_size: int, seed: int, start_step: int = 0) -> pipeline.TrainBatches:
+        return pipeline.TrainBatches(
+            self.dataset.split("train"),
+            batch_size=batch_size,
+            seed=seed,
+            transform=self._host_transform(train=True),
+            process_index=jax.process_index(),
+            process_count=jax.process_count(),
+            start_step=start_step,
+        )
+
+    def _host_transform(self, train: bool) -> Any:
+        name, size = self.config.data.augment, self.dataset.info.image_shape[0]
+        return images.host_transform(name, size, train)
+
+
+def build(config: ConfigDict, devices: Sequence[Any] | None = None) -> Experiment:
+    """Checks the config and builds the run.
+
+    Args:
+      devices: described ones, to compile for; published data sets then need not be there. None: this machine's.
+
+    Raises:
+      UserError: with every mistake of the config, or the first one that only the data reveals.
+    """
+    available = jax.devices() if devices is None else devices
+    validate(config, len(available))
+    mesh = sharding.make_mesh(config.devices, available)
+    dataset = load_data(config, described=devices is not None)
+    net = build_net(config, dataset.info.image_shape, dataset.info.num_classes)
+    per_epoch = dataset.info.splits["train"] / config.train.batch_size
+    steps = config.train.steps or math.ceil(config.train.epochs * per_epoch)
+    schedule = build_schedule(config, steps, per_epoch)
+    engine = build_engine(config, net, schedule, dataset.info, mesh)
+    algorithm = build_algorithm(config, engine)
+    experiment = Experiment(config, dataset, net, engine, algorithm, schedule, mesh, steps)
+    _check_evaluation(experiment)
+    return experiment
+
+
+def _check_evaluation(experiment: Experiment) -> None:
+    """A split or widths that cannot be evaluated are refused before training, not after it."""
+    experiment.dataset.split(experiment.config.evaluation.split)
+    if experiment.algorithm.asks_for_scores:
+        check_scoring(experiment)
+    if (subnets := experiment.evaluation_subnets()) is not None:
+        algorithm = experiment.algorithm
+        algorithm.finish(jax.eval_shape(lambda: algorithm.init(experiment.config.seed)), subnets)
+
+
+def check_scoring(experiment: Experiment) -> None:
+    """Raises: UserError: fewer images to score on than the config wants."""
+    split, wanted = experiment.config.scoring.split, experiment.config.scoring.images
+    held = len(experiment.dataset.split(split))
+    if held < wanted:
+        raise UserError(
+            f"config.scoring.images: expected at most {held} (in the split {split}), got {wanted}. "
+            "Hold out more images (data.holdout), or score on fewer."
+        )
+
+
+def load_data(config: ConfigDict, described: bool = False) -> Dataset:
+    not_for_loading = ("name", "augment", "statistics")
+    fields = {key: value for key, value in config.data.items() if key not in not_for_loading}
+    return sources.load(config.data.name, **fields, seed=config.seed, described=described)
+
+
+def build_net(config: ConfigDict, image_shape: tuple[int, int, int], num_classes: int) -> Supernet:
+    """The supernet of a config for images [H, W, C]."""
+    sync, unbiased = config.batch_norm.statistics == "global", config.batch_norm.unbiased
+    norm = functools.partial(BatchNorm, sync=sync, unbiased=unbiased)
+    return supernet.named(**network(config, image_shape, num_classes), norm=norm)
+
+
+def network(config: ConfigDict, image_shape: tuple[int, int, int], num_classes: int) -> dict[str, Any]:
+    """A config's network in the words of files: arguments of `supernet.named`, defaults of the model written out."""
+    entry, wanted = models.lookup(config.model.name), config.model.to_dict()
+    _check_kinds("config.model.options", wanted["options"], entry.defaults)
+    return {
+        **wanted,
+        "min_width": wanted["min_width"] or entry.min_width,
+        "rounding": wanted["rounding"] or entry.rounding.policy,
+        "divisor": wanted["divisor"] or entry.rounding.divisor,
+        "image_shape": list(image_shape),
+        "num_classes": num_classes,
+    }
+
+
+def read_network(config: ConfigDict) -> dict[str, Any]:
+    """`network` of a config that is not going to be trained here; published data sets need not be there.
+
+    Raises:
+      UserError: mistakes of the config, or options that JSON has no words for.
+    """
+    validate(config, config.devices or 1)
+    info = load_data(config, described=True).info
+    found = network(config, info.image_shape, info.num_classes)
+    try:
+        json.dumps(found, allow_nan=False)
+    except (TypeError, ValueError) as error:
+        raise UserError(
+            f"config.model.options: expected numbers, texts and tuples of them; got {found['options']} ({error}). "
+            "Only such networks can be rebuilt from a file."
+        ) from error
+    return found
+
+
+def build_schedule(config: ConfigDict, steps: int, steps_per_epoch: float) -> optax.Schedule:
+    wanted = config.optimizer
+    return optimizers.schedule(
+        wanted.schedule,
+        wanted.learning_rate,
+        steps=steps,
+        steps_per_epoch=max(1, round(steps_per_epoch)),
+        warmup_steps=round(wanted.warmup_epochs * steps_per_epoch),
+        factor=wanted.factor,
+        milestones=wanted.milestones,
+    )
+
+
+def build_engine(
+    config: ConfigDict, net: Supernet, schedule: optax.Schedule, info: DatasetInfo, mesh: Mesh
+) -> Engine:
+    wanted = config.optimizer
+    return Engine(
+        net=net,
+        optimizer=optimizers.sgd(
+            schedule,
+            momentum=wanted.momentum,
+            nesterov=wanted.nesterov,
+            weight_decay=wanted.weight_decay,
+            clip_norm=wanted.clip_norm,
+        ),
+        prepare_train=augment.train_transform(config.data.augment, info, statistics=config.data.statistics),
+        prepare_test=augment.test_transform(config.data.augment, info, statistics=config.data.statistics),
+        mesh=mesh,
+        policy=config.engine.policy,
+        max_programs=config.engine.max_programs,
+        compile_behind=config.engine.compile_behind,
+        remat=config.engine.remat,
+        label_smoothing=config.train.label_smoothing,
+        smoothing_form=config.train.smoothing_form,
+        micro_batches=config.train.micro_batches,
+        stats_rate=config.batch_norm.momentum,
+        average_decay=config.train.average_decay,
+    )
+
+
+def build_algorithm(config: ConfigDict, engine: Engine) -> Algorithm:
+    """The configured algorithm; its arguments are the other fields of `config.algorithm`."""
+    make = ALGORITHMS[config.algorithm.name]
+    options = {key: value for key, value in config.algorithm.items() if key != "name"}
+    known = {name: p for name, p in inspect.signature(make).parameters.items() if name != "engine"}
+    if unknown := sorted(set(options) - set(known)):
+        raise UserError(
+            f"config.algorithm: {config.algorithm.name} has no {', '.join(unknown)}. It has: {', '.join(known)}."
+        )
+    _check_kinds("config.algorithm", options, {name: p.default for name, p in known.items()})
+    return make(engine, **options)
+
+
+def _check_kinds(where: str, options: Mapping[str, Any], defaults: Mapping[str, Any]) -> None:
+    """Options must be of their defaults' types; an integer serves as a float, and None tells nothing."""
+    for name, value in options.items():
+        wanted, got = _kind(defaults.get(name)), _kind(value)
+        if wanted is not type(None) and got is not wanted and (wanted, got) != (float, int):
+            raise UserError(f"{where}.{name}: expected {wanted.__name__}; got {value!r}.")
+
+
+def _kind(value: Any) -> type:
+    """ml_collections lets strings through for tuples, JSON turns tuples into lists, and mappings are many."""
+    kinds: Mapping[type, type] = {list: tuple, ConfigDict: dict, MappingProxyType: dict}
+    return kinds.get(type(value), type(value))

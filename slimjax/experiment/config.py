@@ -1,0 +1,249 @@
+"""Every setting with its default, and the check that reports all mistakes of a config at once."""
+
+from __future__ import annotations
+
+import difflib
+import math
+from collections.abc import Callable, Iterator, Mapping
+from types import MappingProxyType
+from typing import Any
+
+from ml_collections import ConfigDict, config_dict
+
+from slimjax import models
+from slimjax.algorithms import ALGORITHMS
+from slimjax.data import augment
+from slimjax.errors import UserError
+from slimjax.nn.widths import Rounding
+from slimjax.step import optimizers
+from slimjax.step.composed.engine import POLICIES
+
+
+def default_config() -> ConfigDict:
+    """All fields of a run. Config files start from here (through `slimjax.experiment.recipes`) and change a few."""
+    return ConfigDict(
+        {
+            "seed": 1995,
+            "devices": config_dict.placeholder(int),  # None: all that JAX sees
+            "data": {
+                "name": "digits",
+                "data_dir": config_dict.placeholder(str),  # TFDS directory, or the root of listed images
+                "train_list": config_dict.placeholder(str),
+                "test_list": config_dict.placeholder(str),
+                "image_size": config_dict.placeholder(int),
+                "channels": config_dict.placeholder(int),
+                "num_classes": config_dict.placeholder(int),
+                "holdout": 0,  # training images kept back for search
+                "train_examples": config_dict.placeholder(int),  # use only so many training images
+                "augment": "none",
+                "statistics": config_dict.placeholder(str),  # to normalise by; None: the data set's own
+            },
+            "model": {
+                "name": "resnet20",
+                "min_width": config_dict.placeholder(float),  # None: the paper's for this model
+                "rounding": config_dict.placeholder(str),
+                "divisor": config_dict.placeholder(int),
+                "dtype": "float32",
+                "options": {},  # further arguments of the model's class
+            },
+            "algorithm": {"name": "usnet"},
+            "engine": {"policy": "auto", "max_programs": 16, "compile_behind": True, "remat": False},
+            "batch_norm": {"statistics": "global", "momentum": 0.1, "unbiased": False},
+            "train": {
+                "batch_size": 128,
+                "epochs": 10.0,
+                "steps": config_dict.placeholder(int),  # overrides epochs
+                "micro_batches": 1,
+                "label_smoothing": 0.0,
+                "smoothing_form": "all",
+                "average_decay": config_dict.placeholder(float),
+                "log_every": 20,
+                "checkpoint_every": 200,
+                "keep_checkpoints": 3,
+            },
+            "optimizer": {
+                "learning_rate": 0.1,
+                "schedule": "linear",
+                "warmup_epochs": 0.0,
+                "factor": 0.98,
+                "milestones": (),
+                "momentum": 0.9,
+                "nesterov": True,
+                "weight_decay": 1e-4,
+                "clip_norm": config_dict.placeholder(float),
+            },
+            "scoring": {"images": 128, "split": "holdout"},  # what searches score subnets on
+            "calibration": {"images": 1024, "batch_size": 128},
+            "evaluation": {"widths": (), "split": "test", "batch_size": 256},
+        }
+    )
+
+
+Rule = tuple[Callable[[Any], bool], str]
+
+
+def _number(low: float, high: float = math.inf, *, open_low: bool = False) -> Rule:
+    def holds(value: Any) -> bool:
+        number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+        return number and low <= value <= high and not (open_low and value == low)
+
+    span = f"{'above' if open_low else 'from'} {low:g}" + (f" to {high:g}" if high < math.inf else "")
+    return holds, f"a number {span}"
+
+
+def _integer(low: int) -> Rule:
+    return (lambda v: isinstance(v, int) and not isinstance(v, bool) and v >= low), f"an integer >= {low}"
+
+
+def _one_of(*names: str) -> Rule:
+    return (lambda v: v in names), "one of " + ", ".join(names)
+
+
+def _optional(rule: Rule) -> Rule:
+    return (lambda v: v is None or rule[0](v)), f"{rule[1]}, or None"
+
+
+def _numbers(low: float) -> Rule:
+    inner, span = _number(low, open_low=True)
+    return (
+        lambda v: isinstance(v, tuple | list) and all(inner(x) for x in v),
+        span.replace("a number", "a tuple of numbers"),
+    )
+
+
+RULES: Mapping[str, Rule] = MappingProxyType(
+    {
+        "seed": _integer(0),
+        "devices": _optional(_integer(1)),
+        "data.image_size": _optional(_integer(1)),
+        "data.channels": _optional(_integer(1)),
+        "data.num_classes": _optional(_integer(2)),
+        "data.holdout": _integer(0),
+        "data.train_examples": _optional(_integer(1)),
+        "data.augment": _one_of(*augment.AUGMENTATIONS),
+        "data.statistics": _optional(_one_of(*augment.STATISTICS)),
+        "model.name": _one_of(*models.MODELS),
+        "model.min_width": _optional(_number(0, open_low=True)),
+        "model.rounding": _optional(_one_of(*Rounding.POLICIES)),
+        "model.divisor": _optional(_integer(1)),
+        "model.dtype": _one_of("float32", "bfloat16"),
+        "algorithm.name": _one_of(*ALGORITHMS),
+        "engine.policy": _one_of(*POLICIES),
+        "engine.max_programs": _integer(3),
+        "batch_norm.statistics": _one_of("global", "device"),
+        "batch_norm.momentum": _number(0, 1, open_low=True),
+        "train.batch_size": _integer(1),
+        "train.epochs": _number(0, open_low=True),
+        "train.steps": _optional(_integer(1)),
+        "train.micro_batches": _integer(1),
+        "train.label_smoothing": _number(0, 1),
+        "train.smoothing_form": _one_of("all", "others"),
+        "train.average_decay": _optional(_number(0, 1)),
+        "train.log_every": _integer(1),
+        "train.checkpoint_every": _integer(1),
+        "train.keep_checkpoints": _integer(1),
+        "optimizer.learning_rate": _number(0, open_low=True),
+        "optimizer.schedule": _one_of(*optimizers.SCHEDULES),
+        "optimizer.warmup_epochs": _number(0),
+        "optimizer.factor": _number(0, 1, open_low=True),
+        "optimizer.milestones": _numbers(0),
+        "optimizer.momentum": _number(0, 1),
+        "optimizer.weight_decay": _number(0),
+        "optimizer.clip_norm": _optional(_number(0, open_low=True)),
+        "scoring.images": _integer(2),
+        "scoring.split": _one_of("holdout", "train"),
+        "calibration.images": _integer(1),
+        "calibration.batch_size": _integer(2),
+        "evaluation.widths": _numbers(0),
+        "evaluation.split": _one_of("train", "holdout", "test"),
+        "evaluation.batch_size": _integer(1),
+    }
+)
+
+
+def validate(config: ConfigDict, device_count: int) -> None:
+    """Checks every value and how they fit together.
+
+    Raises:
+      UserError: one message with all mistakes: the field, what was expected, what was found.
+    """
+    errors, given = _strange_fields(config), dict(_fields(config))
+    for path, (holds, expected) in RULES.items():
+        if path in given and not holds(given[path]):
+            errors.append(f"config.{path}: expected {expected}; got {given[path]!r}")
+    if not errors:
+        errors = _misfits(config, device_count)
+    if errors:
+        raise UserError("\n".join([f"{len(errors)} mistake(s) in the config:", *(f"  {e}" for e in errors)]))
+
+
+OPEN_SECTIONS = ("algorithm.", "model.options.")
+"""Their fields are arguments of the algorithm's function and of the model's class, which check them."""
+
+
+def _hint(path: str, known: Mapping[str, Any]) -> str:
+    if near := difflib.get_close_matches(path, known, n=3, cutoff=0.75):
+        return f"Did you mean {' or '.join(near)}?"
+    section = path.rpartition(".")[0]
+    return f"There are: {', '.join(p for p in known if p.rpartition('.')[0] == section)}."
+
+
+def _fields(config: ConfigDict, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Dotted name and value of every section and field."""
+    for key in config:
+        value = config[key]
+        yield prefix + key, value
+        if isinstance(value, ConfigDict):
+            yield from _fields(value, f"{prefix}{key}.")
+
+
+def _strange_fields(config: ConfigDict) -> list[str]:
+    """Fields that a run does not know, and those that it misses: a file can write anything."""
+    known, given = dict(_fields(default_config())), dict(_fields(config))
+    unknown = [path for path in given if path not in known and not path.startswith(OPEN_SECTIONS)]
+    missing = [path for path in known if path not in given]
+    return [f"config.{path}: no such field. {_hint(path, known)}" for path in unknown] + [
+        f"config.{path}: missing. Start from a recipe, or from default_config()." for path in missing
+    ]
+
+
+def _get(config: ConfigDict, path: str) -> Any:
+    for key in path.split("."):
+        config = config[key]
+    return config
+
+
+def _misfits(config: ConfigDict, available: int) -> list[str]:
+    """Values that are legal alone but not together."""
+    errors = []
+    devices = config.devices or available
+    if devices > available:
+        errors.append(f"config.devices: expected at most {available} (what JAX sees here); got {devices}")
+    parts = devices * config.train.micro_batches
+    for path, divisor in (
+        ("train.batch_size", parts),
+        ("calibration.batch_size", devices),
+        ("evaluation.batch_size", devices),
+    ):
+        if (size := _get(config, path)) % divisor:
+            errors.append(
+                f"config.{path}: expected a multiple of {divisor} (devices x micro-batches); got {size}. "
+                f"Nearest: {max(1, round(size / divisor)) * divisor}"
+            )
+    if config.calibration.images % config.calibration.batch_size:
+        errors.append(
+            f"config.calibration.images: expected a multiple of calibration.batch_size "
+            f"({config.calibration.batch_size}); got {config.calibration.images}"
+        )
+    return errors + _widths_outside(config)
+
+
+def _widths_outside(config: ConfigDict) -> list[str]:
+    """Widths outside the model's range."""
+    entry = models.lookup(config.model.name)
+    low, high = config.model.min_width or entry.min_width, entry.max_width
+    if low > high:
+        return [f"config.model.min_width: expected a number above 0 to {high:g}; got {low}"]
+    if outside := [w for w in config.evaluation.widths if not low <= w <= high]:
+        return [f"config.evaluation.widths: expected {low:g} (model.min_width) to {high:g}; got {outside}"]
+    return []

@@ -1,0 +1,173 @@
+"""The training loop: one function, in an order that is law."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import functools
+import math
+import sys
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+from etils import epath
+from ml_collections import ConfigDict
+
+from slimjax import sharding
+from slimjax.data.feed import Feed
+from slimjax.errors import RunError
+from slimjax.experiment import plan
+from slimjax.experiment.build import Experiment, build
+from slimjax.experiment.measure import FrontRow, Scores, evaluate
+from slimjax.progress import Progress, Stopwatch
+from slimjax.report import page
+from slimjax.search.trials import TrialLog
+from slimjax.step.composed.state import TrainState, place
+from slimjax.workdir import metrics as metrics_file
+from slimjax.workdir import rundir
+from slimjax.workdir.rundir.checkpoint import Checkpointer
+from slimjax.workdir.rundir.metrics import MetricsWriter
+
+MAY_CHANGE = ("devices", "train.log_every", "train.checkpoint_every", "train.keep_checkpoints", "evaluation")
+"""Fields that a resumed run may set differently: they do not change what is learnt."""
+
+
+def train(config: ConfigDict, directory: str, command: str = "") -> list[FrontRow]:
+    """Trains, calibrates, evaluates and reports; called again on the same directory, it resumes.
+
+    Writes checkpoints, metrics (JSON lines and TensorBoard), config.json, front.json and report.html, and
+    trials.jsonl if the algorithm searches.
+    """
+    experiment = build(config)
+    leads = jax.process_index() == 0
+    with contextlib.ExitStack() as stack:
+        # 1. Claim the directory and say what will run.
+        if leads:
+            claim(stack, directory, config)
+        saver = stack.enter_context(Checkpointer(checkpoints(directory), keep=config.train.keep_checkpoints))
+        state = start(experiment, saver)
+        first = int(state.step)
+        metrics = stack.enter_context(contextlib.closing(MetricsWriter(directory, enabled=leads)))
+        metrics.truncate_after(first)
+        trials = stack.enter_context(TrialLog(directory, enabled=leads))
+        trials.truncate_after(first - 1)
+        if leads:
+            print(plan.describe(experiment, first), file=sys.stderr, flush=True)
+        if first < experiment.steps:
+            memory = plan.compile_step(experiment, state, enabled=leads)
+            if leads:
+                print(memory, file=sys.stderr, flush=True)
+        feed = Feed(experiment.train_batches(first), functools.partial(sharding.put_batch, experiment.mesh))
+        stack.callback(feed.close)
+        scores, searching = Scores(experiment), Stopwatch()
+        before: Any = ()
+        progress = stack.enter_context(Progress(experiment.steps, "train", start=first, enabled=leads))
+        for step in range(first, experiment.steps):
+            # 2. What does the algorithm want to know first?
+            with searching:
+                learnt = experiment.algorithm.observe(state.algorithm, step, scores.at(state, step))
+            if learnt is not state.algorithm or step == first:
+                trials.follow(experiment.algorithm.trials(learnt, step))
+            state = dataclasses.replace(state, algorithm=learnt)
+            # 3. Which subnets, on which images?
+            subnets = experiment.algorithm.propose(state.algorithm, step)
+            batch = next(feed)
+            # 4. One update. Two are in flight, no more: memory stays bounded, and waiting for data shows.
+            state, measured = experiment.algorithm.step(state, batch, subnets)
+            jax.block_until_ready(before)
+            before = measured
+
+            # 5. Write down; stop if a loss is no longer a number.
+            done = step + 1
+            values: dict[str, float] = {}
+            if done % config.train.log_every == 0 or done == experiment.steps:
+                values = log(
+                    experiment,
+                    metrics,
+                    done,
+                    measured,
+                    {**feed.lap(), "time/search_seconds": searching.lap()},
+                )
+            progress.advance(1, **values)
+            # 6. Keep.
+            if done % config.train.checkpoint_every == 0 or done == experiment.steps:
+                saver.save(done, {"state": state})
+    return finish(experiment, state, directory, command)
+
+
+def start(experiment: Experiment, saver: Checkpointer) -> TrainState:
+    """The state to go on from: the newest checkpoint, else a fresh one. Its step tells the next batch."""
+    restored = restore(experiment, saver)
+    if restored is not None:
+        return restored
+    return place(experiment.mesh, experiment.algorithm.init(experiment.config.seed))
+
+
+def restore(experiment: Experiment, saver: Checkpointer) -> TrainState | None:
+    """The newest checkpointed state, placed on this run's devices."""
+    like = jax.eval_shape(lambda: experiment.algorithm.init(experiment.config.seed))
+    restored = saver.restore(sharding.abstract({"state": like}, sharding.replicated(experiment.mesh)))
+    if restored is None:
+        return None
+    state = restored.tree["state"]
+    return dataclasses.replace(state, algorithm=sharding.fetch(state.algorithm))
+
+
+def log(
+    experiment: Experiment,
+    metrics: MetricsWriter,
+    done: int,
+    measured: Mapping[str, jax.Array],
+    pace: Mapping[str, float],
+) -> dict[str, float]:
+    """Writes one line of metrics; returns what the progress line shows.
+
+    Raises:
+      RunError: if a loss is not finite.
+    """
+    values = {name: float(value) for name, value in sharding.fetch(dict(measured)).items()}
+    values["learning_rate"] = float(experiment.schedule(done - 1))
+    programs = experiment.algorithm.step.programs
+    counts = {"programs/live": len(programs), "programs/compiled": programs.compiles}
+    metrics.write(done, {**values, **pace, **counts})
+    for name, value in values.items():
+        if name.endswith(("loss", "grad_norm")) and not math.isfinite(value):
+            raise RunError(
+                f"step {done}: {name} is {value}. Training stopped; the last checkpoint is intact. "
+                "Lower optimizer.learning_rate, lengthen optimizer.warmup_epochs or set optimizer.clip_norm."
+            )
+    first = experiment.algorithm.slots[0].name
+    return {"loss": values[f"{first}/loss"], "top1": values[f"{first}/top1"]}
+
+
+def finish(experiment: Experiment, state: TrainState, directory: str, command: str) -> list[FrontRow]:
+    """Calibrates and evaluates the algorithm's subnets; writes front.json and report.html."""
+    chosen = experiment.algorithm.finish(state, experiment.evaluation_subnets())
+    rows = evaluate(experiment, state, chosen)
+    if jax.process_index() == 0:
+        write_results(experiment, rows, directory, command)
+    return rows
+
+
+def write_results(experiment: Experiment, rows: list[FrontRow], directory: str, command: str) -> None:
+    config, path = experiment.config, epath.Path(directory)
+    page.write_front(path / "front.json", rows)
+    page.write_report(
+        path / "report.html",
+        title=f"{config.model.name} on {config.data.name}, {config.algorithm.name}",
+        rows=rows,
+        command=command,
+        metrics=metrics_file.read(path / "metrics.jsonl"),
+    )
+
+
+def claim(stack: contextlib.ExitStack, directory: str, config: ConfigDict) -> None:
+    """Locks a local directory and writes the config down, or refuses one that holds another run."""
+    if "://" not in directory:
+        stack.enter_context(rundir.WorkdirLock(directory))
+    rundir.record_run(directory, config.to_json_best_effort(), ignore=MAY_CHANGE)
+
+
+def checkpoints(directory: str) -> epath.Path:
+    return epath.Path(directory) / "checkpoints"

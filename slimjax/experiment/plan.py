@@ -1,0 +1,66 @@
+"""What a run will do and what it will cost, said before it starts."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import jax
+
+from slimjax.data.feed import AHEAD
+from slimjax.experiment.build import Experiment
+from slimjax.progress import Progress
+from slimjax.step.composed.composed import FIXED_PROGRAMS
+from slimjax.step.composed.programs import peak_bytes
+from slimjax.step.composed.state import TrainState
+
+BACKWARD = 2
+"""A backward pass costs about two forward passes (gradients of inputs and of kernels)."""
+
+
+def describe(experiment: Experiment, first: int = 0) -> str:
+    """A few aligned lines: data, model, step, cost, steps done and to go."""
+    config, net, info = experiment.config, experiment.net, experiment.dataset.info
+    ends = (net.space.smallest, net.space.largest)
+    macs, params = ([int(count(end)) for end in ends] for count in (net.macs, net.params))
+    step = experiment.algorithm.step
+    forward = step.executed_macs()
+    lines = {
+        "data": f"{info.name}: "
+        + ", ".join(f"{count:,} {split}" for split, count in info.splits.items())
+        + f"; {'x'.join(map(str, info.image_shape))}, {info.num_classes} classes",
+        "model": f"{config.model.name}: {len(net.space.groups)} groups, {macs[0]:,} to {macs[1]:,} MACs, "
+        f"{params[0]:,} to {params[1]:,} parameters",
+        "step": "; ".join(step.describe()),
+        "cost": f"{forward / macs[1]:.2f} x the largest network alone, {forward / step.exact_macs():.3f} x exact "
+        f"slices: {(1 + BACKWARD) * forward * config.train.batch_size / 1e9:.2f} GMACs a step",
+        "batch": f"{config.train.batch_size} on {experiment.mesh.size} {jax.devices()[0].platform} device(s), "
+        f"{jax.process_count()} process(es), {config.model.dtype}",
+        "steps": f"{first:,} done, {experiment.steps - first:,} to go",
+    }
+    return "\n".join(f"{name:>6}  {text}" for name, text in lines.items())
+
+
+def compile_step(experiment: Experiment, state: TrainState, enabled: bool = True) -> str:
+    """Compiles what the next step runs, with progress; returns a line on the memory that it needs.
+
+    Training then uses these programs. Rungs that the next step does not need are compiled when first used.
+    """
+    algorithm, batch = experiment.algorithm, experiment.abstract_batch()
+    subnets = algorithm.propose(state.algorithm, int(state.step))
+    count = len(algorithm.slots) + FIXED_PROGRAMS
+    with Progress(count, "compile", unit="program", enabled=enabled) as progress:
+        programs = algorithm.step.compile(state, batch, subnets, progress.advance)
+    peak = step_peak_bytes(experiment, programs, state, batch)
+    return f"memory  {peak / 1e6:,.0f} MB at the peak on each device, by the compiler's account"
+
+
+def step_peak_bytes(experiment: Experiment, programs: Any, state: Any, batch: Any) -> int:
+    """Most bytes on a device while a step's programs run, with the batches that wait for theirs.
+
+    Args:
+      programs: with their arguments, compiled for this `state` and `batch` (arrays or shapes).
+    """
+    waiting = [experiment.abstract_batch() for _ in range(AHEAD)]
+    on_devices = dataclasses.replace(state, algorithm=None)
+    return peak_bytes(programs, (on_devices, batch, waiting))

@@ -1,0 +1,238 @@
+"""The papers' training recipes, from which config files start.
+
+Each returns a complete config: `default_config` with the fields changed that the paper, or the data, fixes.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+from ml_collections import ConfigDict, config_dict
+
+from slimjax.errors import UserError
+from slimjax.experiment.config import default_config
+
+
+def snet(widths: tuple[float, ...] = (0.25, 0.5, 0.75, 1.0)) -> ConfigDict:
+    """The algorithm's section for slimmable networks (see `algorithms.snet`)."""
+    return ConfigDict(
+        {
+            "name": "snet",
+            "widths": widths,
+            "architectures": (),
+            "private_affine": True,
+            "private_stats": True,
+            "inplace_distillation": False,
+        }
+    )
+
+
+def usnet() -> ConfigDict:
+    """The algorithm's section for universally slimmable networks (see `algorithms.usnet`)."""
+    return ConfigDict(
+        {
+            "name": "usnet",
+            "num_subnets": 4,
+            "sample_max": True,
+            "sample_min": True,
+            "student_target": "teacher",
+            "sampling_seed": 1995,
+        }
+    )
+
+
+def bignas() -> ConfigDict:
+    """The algorithm's section for sandwich training on layer-wise widths (see `algorithms.bignas`)."""
+    return ConfigDict({**usnet(), "name": "bignas", "nondecreasing": True})
+
+
+def joslim(steps_per_round: int = 235, ahead_steps: int = 0) -> ConfigDict:
+    """The algorithm's section for Joslim (see `algorithms.joslim`), as the authors have it."""
+    return ConfigDict(
+        {
+            "name": "joslim",
+            "num_sampled": 2,
+            "steps_per_round": steps_per_round,
+            "ahead_steps": ahead_steps,
+            "history": 1024,
+            "rescore": True,
+            "objective": "macs",
+            "table": config_dict.placeholder(str),
+            "nondecreasing": True,
+            "search": {},
+            "search_seed": 3080,
+        }
+    )
+
+
+def embedded(name: str) -> ConfigDict:
+    """Small real images that ship inside a package (`digits`, `mnist5k`): minutes on two CPU cores."""
+    config = default_config()
+    config.data.name = name
+    config.data.augment = "shift"
+    config.model.name = "resnet8"
+    config.train.batch_size = 64
+    config.optimizer.learning_rate = 0.1
+    return config
+
+
+def cifar(classes: int) -> ConfigDict:
+    """CIFAR-10 or -100. No S-Net or US-Net recipe is published for them: this is Joslim's, which has one.
+
+    Paper: batch 128, rate 0.05, linear decay per iteration after 5 warm-up epochs, 200 epochs, weight decay
+    5e-4, no Nesterov, label smoothing 0.1, 4 pixels of padding, random crop and flip.
+    Differs: images are normalised by the data set's own statistics (`data.statistics="imagenet"` is theirs),
+    and calibrated with 5,120 images, where they take the whole training set.
+    """
+    config = default_config()
+    config.data.update(name=f"cifar{classes}", augment="cifar")
+    config.train.update(
+        batch_size=128, epochs=200.0, label_smoothing=0.1, log_every=100, checkpoint_every=2000
+    )
+    config.optimizer.update(
+        learning_rate=0.05, schedule="linear", warmup_epochs=5.0, nesterov=False, weight_decay=5e-4
+    )
+    config.calibration.update(images=5120, batch_size=1024)
+    config.evaluation.batch_size = 1024
+    return config
+
+
+def cifar_joslim(classes: int) -> ConfigDict:
+    """Joslim on CIFAR: `cifar`, rounds of 156 steps (the released 235 are for 300 epochs), widths of 0.42 to 1.
+
+    Differs: 5,000 training images are held out to score the history; the released code scores it on the test
+    set. The stem is 3x3, as in the paper; the refactored code's is 1x1.
+    """
+    config = cifar(classes)
+    config.algorithm = joslim(steps_per_round=156)
+    config.model.min_width = 0.42
+    config.data.holdout = 5000
+    return config
+
+
+RETRAINING: Mapping[str, Mapping[str, Mapping[str, Any]]] = MappingProxyType(
+    {
+        "own": {},
+        "mobilenets": {
+            "train": {"batch_size": 2048, "epochs": 300.0},
+            "optimizer": {"learning_rate": 0.5, "schedule": "linear"},
+        },
+        "resnet50": {
+            "train": {"batch_size": 256, "epochs": 100.0},
+            "optimizer": {
+                "learning_rate": 0.1,
+                "schedule": "multistep",
+                "factor": 0.1,
+                "milestones": (30.0, 60.0, 90.0),
+            },
+        },
+    }
+)
+"""Settings to retrain with: the run's own, and those that AutoSlim publishes for ImageNet."""
+
+
+def retrain(run: str, architectures: Sequence[str], settings: str = "own") -> ConfigDict:
+    """The config of a finished run, for training architectures from scratch as one S-Net, with label smoothing of
+    epsilon / (K - 1) on the other classes.
+
+    Paper: AutoSlim, section 3.4. On ImageNet: rate 0.5, linear to 0 per iteration, 300 epochs of batches of 2048
+    (MobileNets and MNasNet); rate 0.1, times 0.1 after 30, 60 and 90 of 100 epochs of batches of 256 (ResNet-50);
+    label smoothing 0.1, weight decay 1e-4, SGD 0.9 with Nesterov and the crops of `imagenet`.
+    Differs: with "own" the run's settings stay, its held-out images too, so that both can be compared.
+
+    Args:
+      run: path of the run's config.json.
+      architectures: files that `slimjax search` wrote.
+      settings: of `RETRAINING`. The published ones hold no images out: nothing is searched any more.
+    """
+    if settings not in RETRAINING:
+        raise UserError(f"settings: expected one of {', '.join(RETRAINING)}, got {settings!r}.")
+    config = default_config()
+    config.update(ConfigDict(json.loads(Path(run).read_text())))
+    if settings != "own":
+        published = imagenet()
+        config.data.update(augment=published.data.augment, holdout=0)
+        config.train.update(steps=None, label_smoothing=0.1)
+        config.optimizer = published.optimizer
+    config.update(RETRAINING[settings])
+    config.train.smoothing_form = "others"
+    config.algorithm = snet(())
+    config.algorithm.architectures = tuple(architectures)
+    config.evaluation.widths = ()
+    return config
+
+
+def retraining(config: ConfigDict) -> str:
+    """Which of `RETRAINING` suits the subnets of a run: the published ones if it was trained on ImageNet."""
+    if config.data.name != "imagenet2012":
+        return "own"
+    return "resnet50" if "resnet" in config.model.name else "mobilenets"
+
+
+def imagenet() -> ConfigDict:
+    """What the slimmable networks' papers share: SGD 0.9 with Nesterov, weight decay 1e-4, no label smoothing;
+    crops of 0.25 to 1 of the image (their MobileNets).
+
+    Differs: bfloat16 convolutions (`model.dtype="float32"` is theirs).
+    """
+    config = default_config()
+    config.data.update(name="imagenet2012", image_size=224, augment="mobile")
+    config.model.dtype = "bfloat16"
+    config.train.update(log_every=100, checkpoint_every=2500)
+    config.optimizer.update(nesterov=True, weight_decay=1e-4)
+    config.calibration.update(images=5120, batch_size=1024)
+    config.evaluation.batch_size = 1024
+    return config
+
+
+def imagenet_snet() -> ConfigDict:
+    """S-MobileNets on ImageNet: rate 0.045, times 0.98 after each of 480 epochs of batches of 160."""
+    config = imagenet()
+    config.algorithm = snet()
+    config.train.update(batch_size=160, epochs=480.0)
+    config.optimizer.update(learning_rate=0.045, schedule="exponential", factor=0.98)
+    return config
+
+
+def imagenet_usnet() -> ConfigDict:
+    """US-MobileNets on ImageNet: rate 0.5, linear to 0 per iteration, 250 epochs of batches of 1024."""
+    config = imagenet()
+    config.algorithm = usnet()
+    config.train.update(batch_size=1024, epochs=250.0)
+    config.optimizer.update(learning_rate=0.5, schedule="linear", warmup_epochs=0.0)
+    return config
+
+
+def imagenet_autoslim() -> ConfigDict:
+    """The supernets that AutoSlim slims: trained as US-Nets for 50 epochs, on all but 50,000 images.
+
+    Differs: the range of widths is that of the model's width space; the paper's is not known. Nor is the size of its
+    one large batch that decides: here it is 8,192 of the images held out, as in the reproduction in MMRazor.
+    """
+    config = imagenet_usnet()
+    config.data.holdout = 50_000
+    config.scoring.images = 8192
+    config.train.epochs = 50.0
+    return config
+
+
+def imagenet_joslim(epochs: float) -> ConfigDict:
+    """Joslim's ImageNet settings, with US-Net's section for the algorithm: rate 0.5, linear to 0 per iteration after
+    5 warm-up epochs, batches of 1024, weight decay 4e-5, no Nesterov, label smoothing 0.1.
+
+    Differs: gammas do not decay (in Joslim's code most do, by their names); calibration takes 5,120 images, not
+    2,048; 10,000 training images are held out to score histories, for US-Nets too, so that they can be compared.
+
+    Args:
+      epochs: 100 for ResNets, 250 for MobileNets.
+    """
+    config = imagenet_usnet()
+    config.train.update(epochs=epochs, label_smoothing=0.1)
+    config.optimizer.update(warmup_epochs=5.0, nesterov=False, weight_decay=4e-5)
+    config.data.holdout = 10_000
+    config.scoring.images = 1024
+    return config

@@ -1,0 +1,1 @@
+"""Slimmable layers: widths, feature maps, layers, and what follows from one trace of them."""

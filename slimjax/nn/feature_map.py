@@ -1,0 +1,80 @@
+"""What flows between layers: an activation that knows its channel group."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Callable, Mapping
+
+import jax
+import jax.numpy as jnp
+
+from slimjax.nn.widths import Group, Width, Widths
+
+Axis = int | Group
+"""One axis of a declared array: a plain length, or a group that can be narrowed."""
+
+
+def axis_length(axis: Axis, channels: Mapping[str, int]) -> int:
+    """Active entries of an axis, at `channels` of each slimmable group."""
+    if not isinstance(axis, Group):
+        return axis
+    return axis.channels if axis.fixed else axis.entries(channels[axis.name])
+
+
+@functools.partial(jax.tree_util.register_dataclass, data_fields=["value", "widths"], meta_fields=["group"])
+@dataclasses.dataclass(frozen=True)
+class FeatureMap:
+    """An activation, the group of its last axis, and the widths of all groups.
+
+    Invariant: inactive channels are exactly zero. `map` keeps it, whatever the function does to zeros.
+    """
+
+    value: jax.Array
+    group: Group
+    widths: Widths
+
+    @classmethod
+    def of(cls, image: jax.Array, widths: Widths | None = None) -> FeatureMap:
+        """Starts a network from images [B, H, W, C]; `widths=None` runs every group at full size."""
+        return cls(image, Group("image", image.shape[-1], fixed=True), widths or Widths())
+
+    def width_of(self, group: Group) -> Width:
+        """The width of an axis: that of its group, times the axis's ratio."""
+        width = self.widths.get(group.name)
+        if width is None:
+            return Width(group.channels)
+        active = None if width.active is None else group.entries(width.active)
+        return Width(group.entries(width.size), active)
+
+    def map(self, function: Callable[[jax.Array], jax.Array]) -> FeatureMap:
+        """Applies an elementwise or pooling function; inactive channels stay zero."""
+        return self.with_value(mask_axis(function(self.value), self.width_of(self.group), -1))
+
+    def with_value(self, value: jax.Array, group: Group | None = None) -> FeatureMap:
+        return dataclasses.replace(self, value=value, group=group or self.group)
+
+    def __add__(self, other: FeatureMap) -> FeatureMap:
+        return self.with_value(self.value + self._tied(other, "add").value)
+
+    def __mul__(self, other: FeatureMap) -> FeatureMap:
+        return self.with_value(self.value * self._tied(other, "multiply").value)
+
+    def _tied(self, other: FeatureMap, verb: str) -> FeatureMap:
+        if self.group != other.group:
+            raise TypeError(
+                f"cannot {verb} feature maps of different groups: {self.group.name!r} "
+                f"({self.group.channels} channels) and {other.group.name!r} ({other.group.channels}). "
+                "Give the layers that meet here the same group."
+            )
+        return other
+
+
+def mask_axis(value: jax.Array, width: Width, axis: int) -> jax.Array:
+    """Zeroes the inactive entries of one axis; the identity where the width has no active count."""
+    mask = width.mask()
+    if mask is None:
+        return value
+    shape = [1] * value.ndim
+    shape[axis] = mask.size
+    return jnp.where(mask.reshape(shape), value, jnp.zeros((), value.dtype))

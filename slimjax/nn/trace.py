@@ -1,0 +1,269 @@
+"""Layer records: what a network is made of, read off one abstract trace.
+
+Nothing is declared twice. A network built from `slimjax.nn.layers`, the library's or a user's own, is traced
+once at full size with `jax.eval_shape` (no arithmetic is done), and the calls of its layers are written
+down, with what happens to feature maps in between. The width space, MACs, parameters, peak memory, the
+slicing map and the pieces that latency tables are made of all follow from this list alone.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import inspect
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+from slimjax.nn.feature_map import Axis, FeatureMap
+from slimjax.nn.layers import Layer
+from slimjax.nn.widths import Group, Rounding, WidthSpace
+
+
+@dataclasses.dataclass(frozen=True)
+class ArrayRecord:
+    """One declared array: its collection, name, and axes (plain lengths or groups)."""
+
+    collection: str
+    name: str
+    axes: tuple[Axis, ...]
+
+    @property
+    def is_kernel(self) -> bool:
+        return self.name.endswith("kernel")
+
+
+@dataclasses.dataclass(frozen=True)
+class LayerRecord:
+    """One layer call: where it is, what it is, its groups, its arrays, and its spatial sizes [H, W].
+
+    Args:
+      options: "field=value" of what else it was made with that differs from its class's default.
+    """
+
+    path: tuple[str, ...]
+    kind: str
+    in_group: Group
+    out_group: Group
+    kernel_size: int
+    stride: int
+    in_size: tuple[int, ...]
+    out_size: tuple[int, ...]
+    arrays: tuple[ArrayRecord, ...]
+    options: tuple[str, ...] = ()
+
+    @property
+    def has_kernel(self) -> bool:
+        return any(array.is_kernel for array in self.arrays)
+
+
+@dataclasses.dataclass(frozen=True)
+class Op:
+    """One step of the forward pass, which makes one feature map: a layer, or what happens between layers.
+
+    Args:
+      name: the function's or the layer's.
+      inputs: positions of the ops whose feature maps it reads.
+      group, size, dtype: of the feature map that it makes; `size` is [H, W], or empty after pooling.
+      in_place: the result can take the storage of an input of its size that nobody needs any more.
+      layer: the record, if it is a layer.
+      apply: `(variables, *feature maps) -> feature map`, in inference; `variables` are the layer's own.
+    """
+
+    name: str
+    inputs: tuple[int, ...]
+    group: Group
+    size: tuple[int, ...]
+    dtype: Any
+    in_place: bool
+    layer: LayerRecord | None
+    apply: Callable[..., FeatureMap]
+
+
+@dataclasses.dataclass(frozen=True)
+class Records:
+    """A network written down: iterating gives its layers in call order; `ops` is the whole forward pass."""
+
+    layers: tuple[LayerRecord, ...]
+    ops: tuple[Op, ...]
+
+    def __iter__(self) -> Iterator[LayerRecord]:
+        return iter(self.layers)
+
+    def __len__(self) -> int:
+        return len(self.layers)
+
+
+def trace(model: nn.Module, image_shape: Sequence[int]) -> Records:
+    """The records of `model` for images of shape [H, W, C].
+
+    Raises:
+      ValueError: if one group name is used with two sizes.
+    """
+    scribe = _Scribe()
+    image = jax.ShapeDtypeStruct((2, *image_shape), jnp.float32)
+    with nn.intercept_methods(scribe.listen):
+        jax.eval_shape(lambda key, x: model.init(key, x, train=True), jax.random.key(0), image)
+    _check_groups(scribe.layers)
+    return Records(tuple(scribe.layers), tuple(scribe.ops))
+
+
+def width_space(records: Records, rounding: Rounding, min_width: float, max_width: float = 1.0) -> WidthSpace:
+    """The space of all subnets of a traced network: its slimmable groups in order of first appearance."""
+    groups = dict.fromkeys(group.base for record in records for group in (record.in_group, record.out_group))
+    return WidthSpace(tuple(groups), rounding, min_width, max_width)
+
+
+@functools.partial(
+    jax.tree_util.register_dataclass,
+    data_fields=["value", "widths"],
+    meta_fields=["group", "position", "ops"],
+)
+@dataclasses.dataclass(frozen=True)
+class _Traced(FeatureMap):
+    """A feature map that knows which op made it, and writes down what is made of it."""
+
+    position: int
+    ops: list[Op]
+
+    def map(self, function: Callable[[jax.Array], jax.Array]) -> FeatureMap:
+        name = getattr(function, "__name__", type(function).__name__)
+        return self._did(name, lambda _, x: x.map(function), super().map(function))
+
+    def __add__(self, other: FeatureMap) -> FeatureMap:
+        return self._did("add", lambda _, x, y: x + y, super().__add__(other), other)
+
+    def __mul__(self, other: FeatureMap) -> FeatureMap:
+        return self._did("multiply", lambda _, x, y: x * y, super().__mul__(other), other)
+
+    def _did(
+        self, name: str, apply: Callable[..., FeatureMap], result: FeatureMap, *others: FeatureMap
+    ) -> FeatureMap:
+        return _written(self.ops, name, (self, *others), result, True, None, apply)
+
+
+class _Scribe:
+    """Writes down layer calls while a network is traced."""
+
+    def __init__(self) -> None:
+        self.layers: list[LayerRecord] = []
+        self.ops: list[Op] = []
+        self._arrays: dict[tuple[str, ...], list[ArrayRecord]] = {}
+        self._inside = 0
+
+    def listen(self, call: Callable[..., Any], args: Any, kwargs: Any, context: Any) -> Any:
+        module = context.module
+        if isinstance(module, Layer) and context.method_name == "declare":
+            self._arrays.setdefault(module.path, []).append(_array_record(*args, **kwargs))
+        if isinstance(module, Layer) and context.method_name == "__call__":
+            return self._layer(module, call, args, kwargs)
+        return call(*args, **kwargs)
+
+    def _layer(self, module: Layer, call: Callable[..., Any], args: Any, kwargs: Any) -> Any:
+        """Calls a layer with plain feature maps: layers within it are part of the same op."""
+        self._inside += 1
+        try:
+            result = call(*map(_plain, args), **kwargs)
+        finally:
+            self._inside -= 1
+        record = _layer_record(module, args[0], result, self._arrays.pop(module.path, []))
+        self.layers.append(record)
+        if self._inside:
+            return result
+        inputs = [self._known(x) for x in args if isinstance(x, FeatureMap)]
+        apply = _replay(module, len(inputs), args, kwargs)
+        return _written(self.ops, record.kind, inputs, result, module.in_place, record, apply)
+
+    def _known(self, x: FeatureMap) -> FeatureMap:
+        """A feature map that no op has made is where the network starts."""
+        if isinstance(x, _Traced):
+            return x
+        return _written(self.ops, x.group.name, (), x, False, None, lambda _, image: image)
+
+
+def _written(
+    ops: list[Op],
+    name: str,
+    inputs: Sequence[FeatureMap],
+    result: FeatureMap,
+    in_place: bool,
+    layer: LayerRecord | None,
+    apply: Callable[..., FeatureMap],
+) -> FeatureMap:
+    """Appends the op that made `result` and returns it as a feature map that knows so."""
+    read = tuple(x.position for x in inputs if isinstance(x, _Traced))
+    value = result.value
+    ops.append(Op(name, read, result.group, value.shape[1:-1], value.dtype, in_place, layer, apply))
+    return _Traced(value, result.group, result.widths, len(ops) - 1, ops)
+
+
+def _plain(x: Any) -> Any:
+    return FeatureMap(x.value, x.group, x.widths) if isinstance(x, FeatureMap) else x
+
+
+def _replay(module: Layer, count: int, args: Any, kwargs: Any) -> Callable[..., Any]:
+    """The layer as a function of its own variables and its `count` feature maps, in inference."""
+    bound = inspect.signature(type(module).__call__).bind(module, *args, **kwargs).arguments
+    fixed = {name: value for name, value in bound.items() if name != "self"}
+    fixed = {name: value for name, value in fixed.items() if not isinstance(value, FeatureMap)}
+    if "train" in fixed:
+        fixed["train"] = False
+    alone = module.clone(parent=None)
+    return lambda variables, *maps: alone.apply(variables, *maps[:count], **fixed)
+
+
+def _array_record(name: str, init: object, axes: Sequence[Axis], collection: str = "params") -> ArrayRecord:
+    del init
+    return ArrayRecord(collection, name, tuple(axes))
+
+
+def _layer_record(
+    module: nn.Module, x: FeatureMap, y: FeatureMap, arrays: Sequence[ArrayRecord]
+) -> LayerRecord:
+    return LayerRecord(
+        path=module.path,
+        kind=type(module).__name__,
+        in_group=x.group,
+        out_group=y.group,
+        kernel_size=getattr(module, "kernel_size", 1),
+        stride=getattr(module, "stride", 1),
+        in_size=x.value.shape[1:-1],
+        out_size=y.value.shape[1:-1],
+        arrays=tuple(arrays),
+        options=_options(module),
+    )
+
+
+_SHOWN_ELSEWHERE = ("kernel_size", "stride", "use_bias", "epsilon", "sync", "unbiased")
+"""Fields that a record has otherwise, or that cost nothing."""
+
+
+def _options(module: nn.Module) -> tuple[str, ...]:
+    fields = [field for field in dataclasses.fields(module) if field.name not in _SHOWN_ELSEWHERE]
+    values = [
+        (field, getattr(module, field.name)) for field in fields if field.name not in ("name", "parent")
+    ]
+    return tuple(
+        f"{field.name}={value}"
+        for field, value in values
+        if isinstance(value, bool | int | float | str) and value != field.default
+    )
+
+
+def residual_streams(records: Records) -> tuple[Group, ...]:
+    """The groups that shortcuts are added in, in the order of the network."""
+    return tuple(dict.fromkeys(op.group for op in records.ops if op.name == "add"))
+
+
+def _check_groups(layers: Sequence[LayerRecord]) -> None:
+    seen: dict[str, Group] = {}
+    for record in layers:
+        for group in (record.in_group, record.out_group):
+            if seen.setdefault(group.name, group.base) != group.base:
+                raise ValueError(
+                    f"layer {'/'.join(record.path)}: group {group.name!r} is {group.base}, "
+                    f"but was {seen[group.name]} before. One name, one group."
+                )

@@ -1,0 +1,1 @@
+"""Tables for terminals, pictures and pages for people."""

@@ -1,0 +1,1 @@
+"""The training step: slots, programs, gradients, one update; and scoring with the same programs."""

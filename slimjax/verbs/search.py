@@ -1,0 +1,218 @@
+"""`slimjax search`: the best subnets of a trained supernet under budgets, saved as architecture files."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+import jax
+
+from slimjax import sharding
+from slimjax.errors import UserError
+from slimjax.experiment import recipes
+from slimjax.experiment.build import Experiment, build, check_scoring, network
+from slimjax.experiment.measure import FrontRow, Scores, evaluate
+from slimjax.files import write_atomic
+from slimjax.nn.widths import Subnet
+from slimjax.objectives import Budget, Objective, WidthVectors, parse_budget
+from slimjax.report.page.page import write_front
+from slimjax.search.base import Cost, Searcher, check_number, check_reachable, target_name
+from slimjax.search.evolution import evolution
+from slimjax.search.greedy import greedy
+from slimjax.search.mobo import mobo
+from slimjax.search.run import run as run_search
+from slimjax.search.trials import TrialLog
+from slimjax.step.composed.state import SHARED, TrainState
+from slimjax.supernet import Supernet
+from slimjax.verbs.evaluate import load_config, load_state
+from slimjax.workdir import architecture
+from slimjax.workdir.rundir.architecture import Architecture
+
+METHODS: Mapping[str, str] = MappingProxyType(
+    {"evolution": "loss", "greedy": "error", "bayes": "loss", "history": "loss"}
+)
+"""How to search, and the score that it minimises; "history" takes what Joslim's training has visited."""
+
+
+POPULATION = 50
+"""Subnets of a generation of "evolution"."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Search:
+    """What is asked for.
+
+    Args:
+      directory: of a finished or running training.
+      budgets: as `objectives.parse_budget` reads them, all on one objective.
+      method: of `METHODS`.
+      images: held-out images that subnets are scored on; None: the config's `scoring.images`.
+      trials: subnets to score, for "bayes" and "evolution".
+      split: "holdout"; or "train", for networks that were trained on all images.
+    """
+
+    directory: str
+    budgets: tuple[str, ...]
+    method: str = "bayes"
+    images: int | None = None
+    trials: int = 200
+    split: str = "holdout"
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.method not in METHODS:
+            raise UserError(f"--method: expected one of {', '.join(METHODS)}, got {self.method!r}.")
+        check_number("--trials", self.trials, low=1, whole=True)
+        check_number("--seed", self.seed, low=0, whole=True)
+        if self.images is not None:
+            check_number("--images", self.images, low=2, whole=True)
+        if not self.budgets:
+            raise UserError("--budget: expected one or more, such as 'macs<=0.5'.")
+
+    def parsed(self) -> list[Budget]:
+        budgets = [parse_budget(text) for text in self.budgets]
+        if len({budget.objective for budget in budgets}) > 1:
+            raise UserError("--budget: all budgets of one search are on one cost. Search once for each.")
+        return budgets
+
+
+def run(search: Search) -> list[FrontRow]:
+    """Rows as in front.json, one for each budget; files beside them in DIRECTORY/search-METHOD.
+
+    Raises:
+      UserError: a budget that no subnet meets, no checkpoint, or no held-out images.
+    """
+    budgets = search.parsed()
+    experiment = _with_scoring(build(load_config(search.directory)), search)
+    _check_budgets(search, budgets, experiment.net)
+    state = load_state(experiment, search.directory)
+    if SHARED not in state.affine:
+        raise UserError(
+            f"--workdir {search.directory}: expected a network that runs at any width; its gammas and betas are "
+            "private to its switches. Search a US-Net, a BigNAS or a Joslim run."
+        )
+    found = _found(search, budgets, experiment, state)
+    rows = evaluate(experiment, state, experiment.algorithm.finish(state, found))
+    if jax.process_index() == 0:
+        _save(search, budgets, experiment, rows)
+    return rows
+
+
+def _with_scoring(experiment: Experiment, search: Search) -> Experiment:
+    if search.split == "holdout" and not experiment.dataset.info.splits["holdout"]:
+        raise UserError(
+            f"--split holdout: {search.directory} has held no training images out. Search it with --split train, "
+            "whose scores favour what was learnt by heart, or train again with data.holdout."
+        )
+    config = experiment.config.copy_and_resolve_references()
+    config.scoring.split = search.split
+    config.scoring.images = search.images or config.scoring.images
+    changed = dataclasses.replace(experiment, config=config)
+    check_scoring(changed)
+    return changed
+
+
+def _check_budgets(search: Search, budgets: Sequence[Budget], net: Supernet) -> None:
+    """A budget that no subnet meets is refused before anything is scored; a history says so itself."""
+    cost = budgets[0].objective.cost(net)
+    if search.method != "history":
+        for budget in budgets:
+            check_reachable("--budget", budget.absolute(net), net.space, cost)
+
+
+def _found(
+    search: Search, budgets: Sequence[Budget], experiment: Experiment, state: TrainState
+) -> dict[str, Subnet]:
+    """The best subnet within each budget, by the budget's text."""
+    space, cost = experiment.net.space, budgets[0].objective.cost(experiment.net)
+    limits = {str(budget): budget.absolute(experiment.net) for budget in budgets}
+    if search.method == "history":
+        return {name: _visited(experiment, state, cost, limit, name) for name, limit in limits.items()}
+    score = Scores(experiment).at(state, 0, METHODS[search.method])
+    found: dict[str, Subnet] = {}
+    for name, searcher in _searchers(search, experiment.net, budgets[0].objective, list(limits.values())):
+        # What scores depend on is in the log's name: other weights or images begin another.
+        about = f"step{int(state.step)}-{search.split}{experiment.config.scoring.images}-seed{search.seed}"
+        path = Path(search.directory) / f"search-{search.method}" / f"trials-{about}{name}.jsonl"
+        with TrialLog(path, enabled=jax.process_index() == 0) as log:
+            options: dict[str, Any] = {"how": search.method, "share": sharding.from_leader}
+            found |= searcher.found(run_search(searcher, score, log, space, cost, **options))
+    if lacking := [name for name, limit in limits.items() if target_name(limit) not in found]:
+        raise UserError(f"--budget {lacking[0]}: no trial within it. Give more --trials, or a larger budget.")
+    return {name: found[target_name(limit)] for name, limit in limits.items()}
+
+
+def _searchers(
+    search: Search, net: Supernet, objective: Objective, limits: list[float]
+) -> list[tuple[str, Searcher]]:
+    """The searches that find the subnets of all limits, each with an ending for its log's name."""
+    space, cost = net.space, objective.cost(net)
+    if search.method == "greedy":
+        return [("", greedy(space, cost, limits))]
+    if search.method == "bayes":
+        vectors = WidthVectors(net, objective)
+        options: dict[str, Any] = {"budgets": limits, "trials": search.trials, "seed": search.seed}
+        return [("", mobo(vectors.subnets, cost, space.largest, vectors.low, **options))]
+    population = min(POPULATION, search.trials)
+    generations = search.trials // population - 1
+
+    def evolve(limit: float) -> Searcher:
+        return evolution(space, cost, limit, population=population, generations=generations, seed=search.seed)
+
+    return [(f"-{target_name(limit)}", evolve(limit)) for limit in limits]
+
+
+def _visited(experiment: Experiment, state: TrainState, cost: Cost, limit: float, budget: str) -> Subnet:
+    """The best of the trials that training has scored."""
+    trials = experiment.algorithm.trials(state.algorithm, int(state.step))
+    scored = [trial for trial in trials if trial.score is not None]
+    subnets = [experiment.net.space.from_channels(trial.channels) for trial in scored]
+    within = [i for i, subnet in enumerate(subnets) if float(cost(subnet)) <= limit]
+    if not within:
+        raise UserError(
+            f"--method history: {experiment.config.algorithm.name} has scored {len(scored)} trials, none within "
+            f"{budget}. Take another method or a larger budget."
+        )
+    return subnets[min(within, key=lambda i: scored[i].score or 0.0)]
+
+
+def _save(
+    search: Search, budgets: Sequence[Budget], experiment: Experiment, rows: Sequence[FrontRow]
+) -> None:
+    """An architecture file for each budget, the rows, and a config that trains all of them as one S-Net."""
+    folder = Path(search.directory) / f"search-{search.method}"
+    config, space = experiment.config, experiment.net.space
+    described = network(config, experiment.net.image_shape, experiment.dataset.info.num_classes)
+    retrain = folder / "retrain.py"
+    command = f"slimjax train --config {retrain} --workdir {folder / 'retrained'}"
+    paths = []
+    for row in rows:
+        subnet, budget = space.from_channels(row["channels"]), parse_budget(row["name"])
+        costs = {"macs": row["macs"], "params": row["params"]}
+        costs[budget.objective.name] = float(budget.objective.cost(experiment.net)(subnet))
+        how = {"method": search.method, "budget": row["name"], "trials": search.trials, "seed": search.seed}
+        accuracy = {"top1": row["top1"], "loss": row["loss"]}
+        path = folder / f"{_file_name(row['name'])}.json"
+        architecture.write(path, Architecture(described, row["channels"], costs, accuracy, how, command))
+        paths.append(str(path))
+    write_front(folder / "front.json", rows)
+    run, settings = str(Path(search.directory) / "config.json"), recipes.retraining(config)
+    write_atomic(retrain, RETRAIN.format(run=run, paths=paths, settings=settings))
+
+
+def _file_name(budget: str) -> str:
+    """`macs<=0.5` becomes `macs-0.5`; a table's path is left out."""
+    return budget.partition("@")[0].replace("<=", "-")
+
+
+RETRAIN = '''"""Trains the subnets that slimjax search found, from scratch, as one S-Net."""
+
+from slimjax import recipes
+
+
+def get_config():
+    return recipes.retrain({run!r}, {paths!r}, settings={settings!r})
+'''
