@@ -8,17 +8,17 @@ import numpy as np
 import optax
 import pytest
 from conftest import assert_trees_close, assert_trees_equal
-from slimjax.step.composed.composed import Form
-from slimjax.step.composed.engine import Engine, Slot
-from slimjax.step.composed.optimizers import sgd
-from slimjax.step.composed.state import place
-from slimjax.workdir.rundir.checkpoint import Checkpointer
 from test_layers import named
 
 from slimjax import sharding
 from slimjax.algorithms import bignas, joslim, snet, usnet
 from slimjax.errors import UserError
 from slimjax.nn.layers import merge_variables
+from slimjax.step.composed import Form
+from slimjax.step.engine import Engine, Slot
+from slimjax.step.optimizers import sgd
+from slimjax.step.state import place
+from slimjax.workdir.checkpoint import Checkpointer
 
 
 def engine_of(

@@ -6,11 +6,11 @@ import math
 from types import MappingProxyType
 
 import pytest
-from slimjax.workdir.rundir.architecture import Architecture
 
 from slimjax.errors import UserError
 from slimjax.nn.widths import Group, Rounding, WidthSpace
 from slimjax.workdir import architecture
+from slimjax.workdir.architecture import Architecture
 
 SPACE = WidthSpace((Group("a", 32), Group("b", 64)), Rounding("multiple", 8), 0.25)
 FOUND = Architecture(

@@ -20,9 +20,9 @@ import numpy as np
 import orbax.checkpoint as ocp
 import pytest
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
-from slimjax.workdir.rundir.checkpoint import SCHEMA, Checkpointer, CheckpointError, NonFiniteError, seal
 
 from slimjax.errors import UserError
+from slimjax.workdir.checkpoint import SCHEMA, Checkpointer, CheckpointError, NonFiniteError, seal
 
 # Where a file is damaged or a disk is full, orbax drops coroutines and threads that complain when collected.
 pytestmark = [

@@ -278,7 +278,7 @@ def test_config_file_that_is_missing_is_named(refused, tmp_path):
         ("x = 1\n", ["mine.py: expected a function get_config()", "no such function"]),
         ("def get_config():\n    return None\n", ["returns a ConfigDict, got NoneType"]),
         (
-            "from slimjax import recipes\ndef get_config():\n    return recipes.cifra(10)\n",
+            "from slimjax.experiment import recipes\ndef get_config():\n    return recipes.cifra(10)\n",
             ["mine.py, line 3: AttributeError", "'cifra'"],
         ),
     ],
@@ -290,7 +290,7 @@ def test_config_file_that_fails_is_named_with_its_line(refused_config, text, par
 
 def test_unknown_fields_in_a_config_file_are_all_named(refused_config):
     message = refused_config(
-        "from slimjax import recipes\n"
+        "from slimjax.experiment import recipes\n"
         "def get_config():\n"
         "    config = recipes.embedded('digits')\n"
         "    config.data.nmae = 'digits'\n"
@@ -303,7 +303,7 @@ def test_unknown_fields_in_a_config_file_are_all_named(refused_config):
 
 def test_missing_fields_of_a_config_file_are_named(refused_config):
     message = refused_config(
-        "from slimjax import recipes\n"
+        "from slimjax.experiment import recipes\n"
         "def get_config():\n"
         "    config = recipes.embedded('digits')\n"
         "    del config.optimizer.momentum\n"

@@ -16,7 +16,7 @@ from slimjax.verbs import cli, compile
 
 CONFIGS = Path(__file__).parent.parent / "configs"
 TINY = """
-from slimjax import recipes
+from slimjax.experiment import recipes
 
 def get_config():
     config = recipes.embedded("synthetic")

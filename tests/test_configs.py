@@ -13,7 +13,6 @@ import tensorflow_datasets as tfds
 from jax.experimental.compilation_cache import compilation_cache
 from ml_collections import ConfigDict
 from PIL import Image
-from slimjax.workdir.rundir.checkpoint import Checkpointer
 
 from slimjax.experiment import config_file
 from slimjax.experiment.build import Experiment, build
@@ -22,6 +21,7 @@ from slimjax.experiment.loop import train
 from slimjax.verbs import cli
 from slimjax.verbs.search import Search
 from slimjax.workdir import metrics
+from slimjax.workdir.checkpoint import Checkpointer
 
 CONFIGS = sorted((Path(__file__).parent.parent / "configs").glob("*.py"))
 IMAGES = 16  # of every mocked split

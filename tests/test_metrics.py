@@ -5,10 +5,10 @@ import json
 import math
 
 import pytest
-from slimjax.workdir.rundir.metrics import MetricsWriter, read
 
 from slimjax.progress import Progress
 from slimjax.workdir import metrics
+from slimjax.workdir.metrics import MetricsWriter, read
 
 
 def write_steps(directory, *steps: int) -> None:

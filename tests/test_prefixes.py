@@ -5,11 +5,11 @@ import collections
 import jax
 import numpy as np
 import pytest
-from slimjax.step.composed.scoring import Scorer
 from test_layers import named
 from test_scoring import make, related_subnets
 
 from slimjax.step import prefixes
+from slimjax.step.scoring import Scorer
 
 
 @pytest.fixture(scope="module")

@@ -2,9 +2,9 @@
 
 import jax
 import jax.numpy as jnp
-from slimjax.step.composed.programs import CPU_OPTIONS, Programs, compiler_options
 
 from slimjax.step import programs as module
+from slimjax.step.programs import CPU_OPTIONS, Programs, compiler_options
 
 
 def plus(n):

@@ -6,7 +6,8 @@ import re
 import xml.etree.ElementTree
 
 import pytest
-from slimjax.report.page.page import draw_front, draw_loss, format_table, write_front, write_report
+
+from slimjax.report.page import draw_front, draw_loss, format_table, write_front, write_report
 
 
 def make_rows(widths=(0.25, 0.5, 1.0)) -> list[dict]:

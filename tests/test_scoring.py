@@ -9,8 +9,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from conftest import TOLERANCE, assert_trees_equal
-from slimjax.step.composed.engine import Slot
-from slimjax.step.composed.scoring import Scorer
 from test_algorithms import batches, engine_of
 from test_layers import named
 from test_train import REPOSITORY, environment
@@ -19,6 +17,8 @@ from slimjax import sharding
 from slimjax.errors import UserError
 from slimjax.nn import convolution, losses
 from slimjax.step import rungs, scoring
+from slimjax.step.engine import Slot
+from slimjax.step.scoring import Scorer
 
 SLOTS = (Slot("max", stats="max"),)
 

@@ -6,11 +6,11 @@ import json
 import jax
 import numpy as np
 import pytest
-from slimjax.bench.claims.decide.fit import fit, with_seed
-from slimjax.bench.claims.decide.search import AUTOSLIM, BIGNAS, JOSLIM
 from test_layers import named
 
 from slimjax.bench.claims import arms, search_probes
+from slimjax.bench.claims.fit import fit, with_seed
+from slimjax.bench.claims.search import AUTOSLIM, BIGNAS, JOSLIM
 from slimjax.experiment import recipes
 from slimjax.experiment.build import build
 

@@ -7,7 +7,6 @@ import jax
 import numpy as np
 import pytest
 from conftest import assert_trees_close
-from slimjax.step.composed.state import place
 from test_algorithms import batches, engine_of
 
 from slimjax import sharding
@@ -15,6 +14,7 @@ from slimjax.algorithms import snet, usnet
 from slimjax.errors import UserError
 from slimjax.nn.layers import BatchNorm
 from slimjax.profiling import hlo
+from slimjax.step.state import place
 
 
 def trajectory(engine, make=usnet, steps=4):

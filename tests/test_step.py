@@ -6,12 +6,12 @@ import jax
 import numpy as np
 import pytest
 from conftest import assert_trees_close
-from slimjax.step.composed.composed import Form
-from slimjax.step.composed.engine import Slot
 from test_algorithms import batches, engine_of
 
 from slimjax import sharding
 from slimjax.step import programs
+from slimjax.step.composed import Form
+from slimjax.step.engine import Slot
 
 
 class HeldBack:

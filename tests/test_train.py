@@ -14,7 +14,6 @@ import numpy as np
 import pytest
 from conftest import assert_trees_equal
 from ml_collections import ConfigDict
-from slimjax.workdir.rundir.checkpoint import Checkpointer
 
 from slimjax import sharding
 from slimjax.errors import RunError, UserError
@@ -22,6 +21,7 @@ from slimjax.experiment import recipes
 from slimjax.experiment.build import build
 from slimjax.experiment.loop import checkpoints, claim, restore, train
 from slimjax.verbs import evaluate
+from slimjax.workdir.checkpoint import Checkpointer
 
 REPOSITORY = Path(__file__).parent.parent
 CONFIG = "configs/digits_resnet8_usnet.py"

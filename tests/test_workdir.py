@@ -7,10 +7,10 @@ import subprocess
 import sys
 
 import pytest
-from slimjax.workdir.rundir.rundir import WorkdirLock, record_run, versions
 
 from slimjax.errors import UserError
 from slimjax.files import write_atomic
+from slimjax.workdir.rundir import WorkdirLock, record_run, versions
 
 
 def write_lock(directory, **holder) -> None:

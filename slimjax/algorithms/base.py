@@ -11,8 +11,8 @@ import numpy as np
 from slimjax.nn.widths import Subnet
 from slimjax.search.run import Score
 from slimjax.search.trials import Trial
-from slimjax.step.composed.engine import Slot, Step
-from slimjax.step.composed.state import SHARED, TrainState
+from slimjax.step.engine import Slot, Step
+from slimjax.step.state import SHARED, TrainState
 
 
 @dataclasses.dataclass(frozen=True)

@@ -12,7 +12,7 @@ from slimjax.algorithms.base import Algorithm
 from slimjax.algorithms.sandwich import sandwich
 from slimjax.nn.widths import Subnet
 from slimjax.objectives import WidthVectors
-from slimjax.step.composed.engine import Engine
+from slimjax.step.engine import Engine
 
 
 def bignas(

@@ -23,8 +23,8 @@ from slimjax.search import bayes, gp, pareto
 from slimjax.search.base import check_number
 from slimjax.search.settings import Settings
 from slimjax.search.trials import Trial
-from slimjax.step.composed.engine import Engine, Slot
-from slimjax.step.composed.state import TrainState
+from slimjax.step.engine import Engine, Slot
+from slimjax.step.state import TrainState
 
 Arrays = dict[str, np.ndarray]
 """The history. By trial, in a ring of `history` places: `widths` float32 [N, G], `loss` float32 [N] (NaN: failed

@@ -10,8 +10,8 @@ import numpy as np
 from slimjax.algorithms.base import Algorithm, Chosen, learn_nothing
 from slimjax.errors import UserError
 from slimjax.nn.widths import Subnet, WidthSpace, width_name
-from slimjax.step.composed.engine import Engine, Slot
-from slimjax.step.composed.state import TrainState
+from slimjax.step.engine import Engine, Slot
+from slimjax.step.state import TrainState
 
 SAMPLED_STEPS = 512
 TARGETS = ("labels", "teacher", "both")

@@ -14,8 +14,8 @@ import numpy as np
 from slimjax.algorithms.base import Algorithm, Chosen, learn_nothing
 from slimjax.errors import UserError
 from slimjax.nn.widths import Subnet, width_name
-from slimjax.step.composed.engine import Engine, Slot
-from slimjax.step.composed.state import SHARED, TrainState
+from slimjax.step.engine import Engine, Slot
+from slimjax.step.state import SHARED, TrainState
 from slimjax.workdir import architecture
 
 

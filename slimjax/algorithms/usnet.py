@@ -10,7 +10,7 @@ import numpy as np
 from slimjax.algorithms.base import Algorithm
 from slimjax.algorithms.sandwich import sandwich
 from slimjax.nn.widths import Subnet
-from slimjax.step.composed.engine import Engine
+from slimjax.step.engine import Engine
 
 
 def usnet(

@@ -20,11 +20,11 @@ from slimjax.errors import UserError
 from slimjax.nn import losses
 from slimjax.nn.widths import Subnet, WidthSpace
 from slimjax.step import prefixes
-from slimjax.step.composed.engine import Engine, Slot
-from slimjax.step.composed.optimizers import sgd
-from slimjax.step.composed.programs import compiler_options
-from slimjax.step.composed.scoring import Scorer
-from slimjax.step.composed.state import TrainState
+from slimjax.step.engine import Engine, Slot
+from slimjax.step.optimizers import sgd
+from slimjax.step.programs import compiler_options
+from slimjax.step.scoring import Scorer
+from slimjax.step.state import TrainState
 from slimjax.supernet import Supernet
 
 SPREAD = 0.1

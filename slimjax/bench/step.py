@@ -25,10 +25,10 @@ from slimjax.errors import RunError, UserError
 from slimjax.experiment.build import Experiment, build
 from slimjax.nn.widths import Subnet
 from slimjax.profiling import hlo, tpu
-from slimjax.step.composed.composed import ComposedStep
-from slimjax.step.composed.engine import Slot
-from slimjax.step.composed.programs import peak_bytes
-from slimjax.step.composed.state import place
+from slimjax.step.composed import ComposedStep
+from slimjax.step.engine import Slot
+from slimjax.step.programs import peak_bytes
+from slimjax.step.state import place
 
 DRAWS = 8
 """Proposals that the sandwich is measured on."""

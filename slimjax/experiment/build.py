@@ -26,8 +26,8 @@ from slimjax.experiment.config import validate
 from slimjax.nn.layers import BatchNorm
 from slimjax.nn.widths import Subnet, width_name
 from slimjax.step import optimizers
-from slimjax.step.composed.engine import Engine, Slot
-from slimjax.step.composed.state import TrainState
+from slimjax.step.engine import Engine, Slot
+from slimjax.step.state import TrainState
 from slimjax.supernet import Supernet
 
 Rows = dict[str, np.ndarray]

@@ -16,7 +16,7 @@ from slimjax.data import augment
 from slimjax.errors import UserError
 from slimjax.nn.widths import Rounding
 from slimjax.step import optimizers
-from slimjax.step.composed.engine import POLICIES
+from slimjax.step.engine import POLICIES
 
 
 def default_config() -> ConfigDict:

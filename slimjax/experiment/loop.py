@@ -23,11 +23,11 @@ from slimjax.experiment.measure import FrontRow, Scores, evaluate
 from slimjax.progress import Progress, Stopwatch
 from slimjax.report import page
 from slimjax.search.trials import TrialLog
-from slimjax.step.composed.state import TrainState, place
+from slimjax.step.state import TrainState, place
 from slimjax.workdir import metrics as metrics_file
 from slimjax.workdir import rundir
-from slimjax.workdir.rundir.checkpoint import Checkpointer
-from slimjax.workdir.rundir.metrics import MetricsWriter
+from slimjax.workdir.checkpoint import Checkpointer
+from slimjax.workdir.metrics import MetricsWriter
 
 MAY_CHANGE = ("devices", "train.log_every", "train.checkpoint_every", "train.keep_checkpoints", "evaluation")
 """Fields that a resumed run may set differently: they do not change what is learnt."""

@@ -16,8 +16,8 @@ from slimjax.experiment.build import Experiment, Rows
 from slimjax.nn import batch_stats
 from slimjax.nn.widths import Subnet, named_width
 from slimjax.progress import Progress
-from slimjax.step.composed.scoring import Scorer
-from slimjax.step.composed.state import TrainState
+from slimjax.step.scoring import Scorer
+from slimjax.step.state import TrainState
 
 FrontRow = dict[str, Any]
 """name, width or None, channels by group, macs, params, top1 (0 to 1), top1_uncalibrated (or None), loss."""

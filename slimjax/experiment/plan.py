@@ -10,9 +10,9 @@ import jax
 from slimjax.data.feed import AHEAD
 from slimjax.experiment.build import Experiment
 from slimjax.progress import Progress
-from slimjax.step.composed.composed import FIXED_PROGRAMS
-from slimjax.step.composed.programs import peak_bytes
-from slimjax.step.composed.state import TrainState
+from slimjax.step.composed import FIXED_PROGRAMS
+from slimjax.step.programs import peak_bytes
+from slimjax.step.state import TrainState
 
 BACKWARD = 2
 """A backward pass costs about two forward passes (gradients of inputs and of kernels)."""

@@ -19,7 +19,7 @@ from slimjax.errors import UserError
 from slimjax.profiling import hlo, tpu
 from slimjax.profiling.chips import PEAKS, Peaks
 from slimjax.profiling.tpu import Slice
-from slimjax.step.composed.programs import compiler_options
+from slimjax.step.programs import compiler_options
 
 Reading = dict[str, Any]
 """median_ms, spread_ms (interquartile range), outlier (whether it stayed unsteady)."""

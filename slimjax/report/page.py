@@ -20,7 +20,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter, LogLocator, NullLocator
 
 from slimjax.files import write_atomic
-from slimjax.workdir.rundir.rundir import versions
+from slimjax.workdir.rundir import versions
 
 FrontRow = dict[str, Any]
 """One subnet: width (a fraction or a name), channels (integers), macs and params (counts), top1 and

@@ -26,11 +26,11 @@ from slimjax.nn.layers import merge_variables
 from slimjax.nn.widths import Subnet, Width
 from slimjax.sharding import DATA, SPLIT, WHOLE
 from slimjax.step import optimizers, rungs
-from slimjax.step.composed.programs import Programs, outputs
-from slimjax.step.composed.state import TrainState
+from slimjax.step.programs import Programs, outputs
+from slimjax.step.state import TrainState
 
 if TYPE_CHECKING:
-    from slimjax.step.composed.engine import Batch, Engine, Metrics, Slot
+    from slimjax.step.engine import Batch, Engine, Metrics, Slot
 
 FIXED_PROGRAMS = 2
 """prepare and update."""

@@ -19,8 +19,8 @@ from jax.sharding import Mesh
 from slimjax.nn import batch_stats, losses
 from slimjax.nn.widths import Subnet
 from slimjax.step import state
-from slimjax.step.composed.composed import ComposedStep
-from slimjax.step.composed.state import SHARED, TrainState
+from slimjax.step.composed import ComposedStep
+from slimjax.step.state import SHARED, TrainState
 from slimjax.supernet import Supernet
 
 Batch = Mapping[str, jax.Array]

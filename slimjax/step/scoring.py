@@ -26,12 +26,12 @@ from slimjax.nn.convolution import EVEN
 from slimjax.nn.widths import Subnet
 from slimjax.sharding import DATA, SPLIT, WHOLE
 from slimjax.step import prefixes, rungs
-from slimjax.step.composed.prefixes import Cut
-from slimjax.step.composed.programs import Programs
-from slimjax.step.composed.state import SHARED, TrainState
+from slimjax.step.prefixes import Cut
+from slimjax.step.programs import Programs
+from slimjax.step.state import SHARED, TrainState
 
 if TYPE_CHECKING:
-    from slimjax.step.composed.engine import Batch, Engine
+    from slimjax.step.engine import Batch, Engine
 
 SPLITS = ("auto", "batch", "subnets")
 FIXED_PROGRAMS = 3

@@ -14,8 +14,8 @@ from slimjax.experiment.build import Experiment, build
 from slimjax.experiment.loop import checkpoints, restore
 from slimjax.experiment.measure import FrontRow, evaluate
 from slimjax.nn.widths import Subnet, width_name
-from slimjax.step.composed.state import TrainState
-from slimjax.workdir.rundir.checkpoint import Checkpointer
+from slimjax.step.state import TrainState
+from slimjax.workdir.checkpoint import Checkpointer
 
 
 def run(directory: str, widths: Sequence[float] | None, channels: Mapping[str, int] | None) -> list[FrontRow]:

@@ -16,7 +16,7 @@ from slimjax.cost.latency import LatencyTable
 from slimjax.errors import UserError
 from slimjax.experiment import build
 from slimjax.report import page
-from slimjax.report.page.page import FrontRow, Fronts, Panel
+from slimjax.report.page import FrontRow, Fronts, Panel
 from slimjax.search import pareto, trials
 from slimjax.verbs.evaluate import load_config
 

@@ -18,18 +18,18 @@ from slimjax.experiment.measure import FrontRow, Scores, evaluate
 from slimjax.files import write_atomic
 from slimjax.nn.widths import Subnet
 from slimjax.objectives import Budget, Objective, WidthVectors, parse_budget
-from slimjax.report.page.page import write_front
+from slimjax.report.page import write_front
 from slimjax.search.base import Cost, Searcher, check_number, check_reachable, target_name
 from slimjax.search.evolution import evolution
 from slimjax.search.greedy import greedy
 from slimjax.search.mobo import mobo
 from slimjax.search.run import run as run_search
 from slimjax.search.trials import TrialLog
-from slimjax.step.composed.state import SHARED, TrainState
+from slimjax.step.state import SHARED, TrainState
 from slimjax.supernet import Supernet
 from slimjax.verbs.evaluate import load_config, load_state
 from slimjax.workdir import architecture
-from slimjax.workdir.rundir.architecture import Architecture
+from slimjax.workdir.architecture import Architecture
 
 METHODS: Mapping[str, str] = MappingProxyType(
     {"evolution": "loss", "greedy": "error", "bayes": "loss", "history": "loss"}
@@ -210,7 +210,7 @@ def _file_name(budget: str) -> str:
 
 RETRAIN = '''"""Trains the subnets that slimjax search found, from scratch, as one S-Net."""
 
-from slimjax import recipes
+from slimjax.experiment import recipes
 
 
 def get_config():

@@ -18,7 +18,7 @@ from ml_collections import ConfigDict
 
 from slimjax import files
 from slimjax.bench.claims import probes, search_probes
-from slimjax.bench.claims.decide.fit import fit, with_seed
+from slimjax.bench.claims.fit import fit, with_seed
 from slimjax.experiment import recipes
 from slimjax.experiment.build import build
 

@@ -12,9 +12,9 @@ from types import MappingProxyType
 from typing import Any
 
 from slimjax.bench.claims import arms
-from slimjax.bench.claims.decide.outcome import Claim, Measured
-from slimjax.bench.claims.decide.search import AUTOSLIM, BIGNAS, JOSLIM
-from slimjax.bench.claims.decide.training import SNET, USNET
+from slimjax.bench.claims.outcome import Claim, Measured
+from slimjax.bench.claims.search import AUTOSLIM, BIGNAS, JOSLIM
+from slimjax.bench.claims.training import SNET, USNET
 from slimjax.errors import UserError
 
 GROUPS: Mapping[str, Sequence[Claim]] = MappingProxyType(

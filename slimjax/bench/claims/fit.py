@@ -11,7 +11,7 @@ from slimjax import sharding
 from slimjax.experiment.build import Experiment, build_algorithm
 from slimjax.experiment.measure import Scores
 from slimjax.progress import Progress
-from slimjax.step.composed.state import TrainState, place
+from slimjax.step.state import TrainState, place
 
 LAST_STEPS = 20
 """Training metrics are means over so many last steps."""

@@ -16,7 +16,7 @@ from slimjax.bench.claims import search_probes
 from slimjax.experiment import measure
 from slimjax.experiment.build import Experiment
 from slimjax.nn.widths import width_name
-from slimjax.step.composed.state import TrainState
+from slimjax.step.state import TrainState
 
 WIDTHS = (0.25, 0.3, 0.35, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
 SWITCHES = (0.25, 0.5, 0.75, 1.0)

@@ -11,7 +11,7 @@ import numpy as np
 from scipy import stats
 
 from slimjax.bench.claims import compare
-from slimjax.bench.claims.decide.outcome import Claim, Measured, Outcome
+from slimjax.bench.claims.outcome import Claim, Measured, Outcome
 
 AREA = "mean test loss over MACs, of the subnets that held-out images choose"
 SIGNIFICANT = 0.05

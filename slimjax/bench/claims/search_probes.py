@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from slimjax.algorithms import Chosen
-from slimjax.bench.claims.decide.fit import fit
+from slimjax.bench.claims.fit import fit
 from slimjax.experiment import measure, recipes
 from slimjax.experiment.build import Experiment, build
 from slimjax.nn.widths import Subnet
@@ -28,10 +28,10 @@ from slimjax.search.mobo import mobo
 from slimjax.search.run import run as run_search
 from slimjax.search.settings import Settings
 from slimjax.search.trials import TrialLog
-from slimjax.step.composed.state import TrainState
+from slimjax.step.state import TrainState
 from slimjax.supernet import Supernet
 from slimjax.workdir import architecture
-from slimjax.workdir.rundir.architecture import Architecture
+from slimjax.workdir.architecture import Architecture
 
 HOLDOUT = 500
 TRIALS = 120

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 
 from slimjax.bench.claims import compare, probes
-from slimjax.bench.claims.decide.outcome import Claim, Measured, Outcome, by_seed, mean_by_seed
+from slimjax.bench.claims.outcome import Claim, Measured, Outcome, by_seed, mean_by_seed
 from slimjax.nn.widths import width_name
 
 NARROW, WIDE = width_name(probes.WIDTHS[0]), width_name(probes.WIDTHS[-1])
