@@ -14,7 +14,7 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from slimjax.errors import UserError
 
 DATA = "data"
-SPLIT, WHOLE = PartitionSpec(DATA), PartitionSpec()
+SHARDED, REPLICATED = PartitionSpec(DATA), PartitionSpec()
 """How an array lies on a mesh: its first axis over the devices, or all of it on each."""
 
 
@@ -53,12 +53,12 @@ def make_mesh(devices: int | None = None, available: Sequence[Any] | None = None
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
-    return NamedSharding(mesh, WHOLE)
+    return NamedSharding(mesh, REPLICATED)
 
 
 def batch_sharded(mesh: Mesh) -> NamedSharding:
     """The first axis over the devices."""
-    return NamedSharding(mesh, SPLIT)
+    return NamedSharding(mesh, SHARDED)
 
 
 def abstract(tree: Any, sharding: NamedSharding) -> Any:

@@ -18,7 +18,8 @@ from slimjax.cost import counts, units
 from slimjax.cost.latency import Latency, LatencyTable
 from slimjax.errors import UserError
 from slimjax.nn import slicing, trace
-from slimjax.nn.widths import Rounding, Subnet, WidthSpace
+from slimjax.nn.space import Space, Subnet
+from slimjax.nn.widths import Rounding
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,7 +28,7 @@ class Supernet:
 
     Args:
       convention: what `macs` counts.
-      max_width: the width that means full size (see `widths.WidthSpace`).
+      max_width: the width that means full size (see `nn.space.Space`).
     """
 
     model: nn.Module
@@ -42,8 +43,8 @@ class Supernet:
         return trace.trace(self.model, self.image_shape)
 
     @functools.cached_property
-    def space(self) -> WidthSpace:
-        return trace.width_space(self.records, self.rounding, self.min_width, self.max_width)
+    def space(self) -> Space:
+        return trace.space(self.records, self.rounding, self.min_width, self.max_width)
 
     @functools.cached_property
     def variable_shapes(self) -> Mapping[str, Any]:
@@ -68,7 +69,7 @@ class Supernet:
 
     def latency(self, table: LatencyTable) -> Latency:
         """Milliseconds by a table, a function of subnets [..., G]. Raises: UserError: units that it lacks."""
-        return Latency(table, units.split(self.records), self.space)
+        return Latency(table, units.divide(self.records), self.space)
 
     def cut(self, variables: Mapping[str, Any], subnet: Subnet) -> dict[str, Any]:
         """The dense network's variables (see `slicing.cut`)."""
@@ -76,20 +77,20 @@ class Supernet:
 
 
 def make_supernet(
-    entry: models.Entry,
+    spec: models.ModelSpec,
     model: nn.Module,
     image_shape: tuple[int, int, int],
     rounding: Rounding | None = None,
     min_width: float | None = None,
 ) -> Supernet:
-    """A supernet with the conventions of a model's entry, where they are not overridden."""
+    """A supernet with the conventions of a model's spec, where they are not overridden."""
     return Supernet(
         model,
         image_shape,
-        rounding or entry.rounding,
-        min_width or entry.min_width,
-        counts.CONVENTIONS[entry.convention],
-        entry.max_width,
+        rounding or spec.rounding,
+        min_width or spec.min_width,
+        counts.CONVENTIONS[spec.convention],
+        spec.max_width,
     )
 
 
@@ -121,23 +122,23 @@ def named(
     Raises:
       UserError: an unknown name, or a value that the network cannot have.
     """
-    entry = models.lookup(name)
+    spec = models.lookup(name)
     fields = _given(multiplier=_whole(multiplier), num_classes=num_classes)
     for key, value in {**fields, **_given(image_size=image_size, divisor=divisor)}.items():
         if not 0 < value < math.inf:  # NaN fails here too
             raise UserError(f"--{key.replace('_', '-')}: expected a positive number, got {value}.")
-    if isinstance(fields.get("multiplier"), float) and isinstance(entry.defaults.get("multiplier"), int):
+    if isinstance(fields.get("multiplier"), float) and isinstance(spec.defaults.get("multiplier"), int):
         raise UserError(f"--multiplier: expected a whole number for {name}, got {multiplier}.")
-    height, width, channels = image_shape or entry.image_shape
+    height, width, channels = image_shape or spec.image_shape
     shape = (height, width, channels) if image_size is None else (image_size, image_size, channels)
-    entry = dataclasses.replace(entry, convention=convention or entry.convention)
-    policy = rounding or ("multiple" if divisor else entry.rounding.policy)
+    spec = dataclasses.replace(spec, convention=convention or spec.convention)
+    policy = rounding or ("multiple" if divisor else spec.rounding.policy)
     fields |= _given(norm=norm) | {key: _hashable(value) for key, value in options.items()}
     return make_supernet(
-        entry,
-        entry.build(dtype=jnp.dtype(dtype), **fields),
+        spec,
+        spec.build(dtype=jnp.dtype(dtype), **fields),
         shape,
-        Rounding(policy, divisor or entry.rounding.divisor),
+        Rounding(policy, divisor or spec.rounding.divisor),
         min_width,
     )
 

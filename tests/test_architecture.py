@@ -8,11 +8,12 @@ from types import MappingProxyType
 import pytest
 
 from slimjax.errors import UserError
-from slimjax.nn.widths import Group, Rounding, WidthSpace
+from slimjax.nn.space import Space
+from slimjax.nn.widths import Group, Rounding
 from slimjax.workdir import architecture
 from slimjax.workdir.architecture import Architecture
 
-SPACE = WidthSpace((Group("a", 32), Group("b", 64)), Rounding("multiple", 8), 0.25)
+SPACE = Space((Group("a", 32), Group("b", 64)), Rounding("multiple", 8), 0.25)
 FOUND = Architecture(
     network={"name": "resnet20", "num_classes": 10},
     channels={"a": 16, "b": 24},

@@ -137,7 +137,7 @@ def test_a_typical_step_of_joslim_has_as_many_subnets_as_it_trains():
     config.data.holdout = config.scoring.images = 16
     experiment = build(config)
     rows = compile._typical(experiment)
-    assert rows.shape == (2, len(experiment.net.space.groups))
+    assert rows.shape == (2, len(experiment.net.space))
     for row in rows:
         experiment.net.space.check(row)
 

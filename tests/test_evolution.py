@@ -6,11 +6,12 @@ import numpy as np
 import pytest
 
 from slimjax.errors import UserError
-from slimjax.nn.widths import Group, Rounding, WidthSpace
+from slimjax.nn.space import Space
+from slimjax.nn.widths import Group, Rounding
 from slimjax.search.evolution import evolution
 
-SMALL = WidthSpace(tuple(Group(name, 48) for name in "abcde"), Rounding("multiple", 8), 0.15)
-LARGE = WidthSpace(tuple(Group(f"g{i}", 64) for i in range(12)), Rounding("truncate"), 0.25)
+SMALL = Space(tuple(Group(name, 48) for name in "abcde"), Rounding("multiple", 8), 0.15)
+LARGE = Space(tuple(Group(f"g{i}", 64) for i in range(12)), Rounding("truncate"), 0.25)
 
 
 def cost(subnets):
@@ -137,7 +138,7 @@ def test_where_all_fail_random_subnets_go_on_and_nothing_is_found():
 
 
 def test_a_space_that_is_exhausted_ends_the_search():
-    space = WidthSpace((Group("a", 24), Group("b", 24)), Rounding("multiple", 8), 0.3)
+    space = Space((Group("a", 24), Group("b", 24)), Rounding("multiple", 8), 0.3)
     state, asked = drive(evolution(space, cost, cost(space.largest), population=4, generations=50))
     assert state.generation < 50
     rows = np.concatenate(asked)

@@ -16,7 +16,7 @@ FLOORS = [
     {"search", "data", "workdir", "models", "cost"},
     {"report"},
     {"supernet"},
-    {"objectives"},
+    {"vectors", "budgets"},
     {"step"},
     {"profiling", "algorithms"},
     {"experiment"},

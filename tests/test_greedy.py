@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 
 from slimjax.errors import RunError, UserError
-from slimjax.nn.widths import Group, Rounding, WidthSpace
+from slimjax.nn.space import Space
+from slimjax.nn.widths import Group, Rounding
 from slimjax.search.greedy import greedy, ladder
 
-SPACE = WidthSpace(
+SPACE = Space(
     (Group("a", 40), Group("b", 24), Group("c", 64), Group("image", 3, fixed=True)),
     Rounding("multiple", 4),
     0.2,
@@ -133,7 +134,7 @@ def test_a_group_at_its_fewest_channels_is_not_asked_for():
     ],
 )
 def test_steps_are_equal_shares_rounded_to_legal_counts(channels, divisor, groups, expected):
-    space = WidthSpace((Group("g", channels),), Rounding("multiple", divisor), 0.2)
+    space = Space((Group("g", channels),), Rounding("multiple", divisor), 0.2)
     assert ladder(space, space.groups[0], groups).tolist() == expected
 
 

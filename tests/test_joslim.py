@@ -13,7 +13,7 @@ from slimjax.algorithms import joslim, usnet
 from slimjax.errors import UserError
 from slimjax.experiment import recipes
 from slimjax.experiment.loop import train
-from slimjax.objectives import WidthVectors
+from slimjax.vectors import WidthVectors
 
 QUICK = {"raw_samples": 32, "restarts": 2}
 

@@ -28,7 +28,7 @@ ABOUT = {
 }
 OVERHEAD = 0.25
 RESNET = named("resnet8")
-UNITS = units.split(RESNET.records)
+UNITS = units.divide(RESNET.records)
 NAMES = [group.name for group in RESNET.space.groups]
 
 
@@ -39,7 +39,7 @@ def true_ms(sizes):
 
 def table_of(net=RESNET, cost=true_ms) -> LatencyTable:
     entries = {}
-    for unit in units.split(net.records):
+    for unit in units.divide(net.records):
         grid = tuple(np.array([2, 5, 16, 40, group.channels + 64]) for group in unit.axes)
         mesh = np.stack(np.meshgrid(*grid, indexing="ij"), -1)
         median = np.apply_along_axis(cost, -1, mesh)

@@ -83,7 +83,7 @@ def subnet_of(net: Supernet) -> np.ndarray:
     """A non-uniform subnet with middle, smallest and full groups."""
     space = net.space
     ladder = [space.uniform((space.max_width + space.min_width) / 2), space.smallest, space.largest]
-    return np.array([ladder[i % 3][i] for i in range(len(space.groups))], np.int32)
+    return np.array([ladder[i % 3][i] for i in range(len(space))], np.int32)
 
 
 def rung_of(net: Supernet) -> np.ndarray:

@@ -26,7 +26,7 @@ def subnets_of(net, *columns):
 
 
 def test_cuts_know_what_comes_before_and_after(net):
-    found = {cut.module: cut for cut in prefixes.cuts(net)}
+    found = {boundary.module: boundary for boundary in prefixes.boundaries(net)}
     assert list(found) == ["stem", "stem_norm", "stage1_block1", "stage2_block1", "stage3_block1"]
     names = [group.name for group in net.space.groups]
     block = found["stage2_block1"]
@@ -35,7 +35,7 @@ def test_cuts_know_what_comes_before_and_after(net):
 
 
 def test_macs_between_cuts_and_after_them_are_those_of_the_network(net):
-    chain = prefixes.cuts(net)[1:4:2]
+    chain = prefixes.boundaries(net)[1:4:2]
     total = sum(prefixes.macs_between(net, chain)) + prefixes.macs_after(net, chain)(net.space.largest)
     assert total == prefixes.macs_after(net, ())(net.space.largest) == net.macs(net.space.largest)
 
@@ -43,20 +43,24 @@ def test_macs_between_cuts_and_after_them_are_those_of_the_network(net):
 def test_cuts_are_chosen_where_beginnings_are_common(net):
     alike = subnets_of(net, [4] * 20, [4] * 20)
     alike[:, -1] = np.arange(20) % 7 + 2
-    assert [cut.module for cut in prefixes.choose(net, alike, most=1)] == ["stage2_block1"]
+    assert [boundary.module for boundary in prefixes.choose(net, alike, most=1)] == ["stage2_block1"]
     assert not prefixes.choose(net, subnets_of(net, [1, 2, 3, 4]))
     assert not prefixes.choose(net, alike, most=0)
 
 
 def test_order_puts_common_beginnings_together(net):
-    chain = tuple(cut for cut in prefixes.cuts(net) if cut.module in ("stage1_block1", "stage2_block1"))
+    chain = tuple(
+        boundary
+        for boundary in prefixes.boundaries(net)
+        if boundary.module in ("stage1_block1", "stage2_block1")
+    )
     rows = subnets_of(net, [4, 2, 4, 2, 4, 2], [3, 3, 3, 3, 2, 3], [5, 5, 5, 6, 5, 5])
     order, fresh = prefixes.in_order(chain, rows)
     assert sorted(order) == list(range(6))
     computed = collections.Counter()
     known = [None, None]
     for row, level in zip(order, fresh, strict=True):
-        keys = [tuple(rows[row, list(cut.groups)]) for cut in chain]
+        keys = [tuple(rows[row, list(boundary.groups)]) for boundary in chain]
         for later in range(level, 2):
             known[later] = keys[later]
             computed[later] += 1
@@ -68,15 +72,15 @@ def test_each_beginning_is_computed_once(monkeypatch):
     engine, state, batch, _ = make(1, max_programs=7)
     rows = related_subnets(engine, 60)
     scorer = Scorer(engine, rows)
-    assert len(scorer.layout.cuts) == 2
+    assert len(scorer.layout.boundaries) == 2
     calls, real = collections.Counter(), scorer.programs.run
     monkeypatch.setattr(
         scorer.programs, "run", lambda key, *rest: calls.update([key[:2]]) or real(key, *rest)
     )
     scorer(state, rows, batch)
-    for cut in scorer.layout.cuts:
-        distinct = len(np.unique(rows[:, cut.groups], axis=0))
-        assert calls["beginning", cut] == distinct < len(rows)
+    for boundary in scorer.layout.boundaries:
+        distinct = len(np.unique(rows[:, boundary.groups], axis=0))
+        assert calls["beginning", boundary] == distinct < len(rows)
 
 
 def test_devices_neither_compute_nor_exchange_twice():
@@ -84,7 +88,7 @@ def test_devices_neither_compute_nor_exchange_twice():
     whole, parts = collections.Counter(), collections.Counter()
     for found, most in ((whole, 5), (parts, 7)):
         engine, state, batch, _ = make(1, devices=8, max_programs=most)
-        scorer = Scorer(engine, related_subnets(engine, 60), split="batch")
+        scorer = Scorer(engine, related_subnets(engine, 60), shard="batch")
         scorer(state, related_subnets(engine, 60)[:1], batch)
         for key, program in scorer.programs.live():
             text = program.as_text()
@@ -96,7 +100,7 @@ def test_devices_neither_compute_nor_exchange_twice():
 
 def test_nothing_is_computed_twice(net):
     """Convolutions of the two parts together are those of the network."""
-    (cut,) = (cut for cut in prefixes.cuts(net) if cut.module == "stage2_block1")
+    (boundary,) = (boundary for boundary in prefixes.boundaries(net) if boundary.module == "stage2_block1")
     images = np.ones((2, *net.image_shape), np.float32)
     variables = net.model.init(jax.random.key(0), images, train=True)
     whole = net.space.sliced(net.space.largest)
@@ -107,8 +111,8 @@ def test_nothing_is_computed_twice(net):
             variables, source
         )
 
-    first, value = convolutions(images, None, cut)
-    second, logits = convolutions(value, cut, None)
+    first, value = convolutions(images, None, boundary)
+    second, logits = convolutions(value, boundary, None)
     both, expected = convolutions(images, None, None)
     assert 0 < first < both
     assert first + second == both

@@ -47,14 +47,14 @@ def test_a_table_says_what_it_is_and_has_every_unit(table):
     found, net = latency.load(table), named("resnet8", image_size=8)
     assert found.about["method"] == "roofline"
     assert found.about["device"] == "a100, roofline of its published peaks"
-    assert set(found.entries) == {unit.key for unit in units.split(net.records)}
+    assert set(found.entries) == {unit.key for unit in units.divide(net.records)}
     subnets = random_subnets(net.space, 50, seed=0)
     assert (net.latency(found)(subnets) > 0).all()
 
 
 def test_a_roofline_is_flops_or_bytes_over_the_peak(table):
     """A wide convolution of few pixels is as long as its weights take to read, and no longer."""
-    unit = units.split(named("resnet8").records)[-1]  # the classifier
+    unit = units.divide(named("resnet8").records)[-1]  # the classifier
     reading = meters.roofline(PEAKS["a100"], batch=1)(unit, [64])
     bytes_at_least = 4 * (64 * 10 + 64 + 10 + 10)
     assert reading["median_ms"] >= 1000 * bytes_at_least / PEAKS["a100"].bandwidth
@@ -172,7 +172,7 @@ def test_what_cannot_be_profiled_is_said_in_one_message(arguments, message, fold
 
 def test_grids_cover_the_space_on_its_steps():
     net = named("us_mobilenet_v2")
-    parts = units.split(net.records)
+    parts = units.divide(net.records)
     grids = profile.choose_grids(parts, net, points=5)
     for part in parts:
         for group, axis in zip(part.axes, grids[part.key], strict=True):
@@ -192,7 +192,7 @@ def test_costing_many_subnets_is_timed_by_cost(capsys):
 @pytest.mark.parametrize("name", ["resnet20", "us_mobilenet_v2", "s_shufflenet"])
 def test_grids_have_counts_that_are_legal(name):
     net = named(name)
-    parts = units.split(net.records)
+    parts = units.divide(net.records)
     grids = profile.choose_grids(parts, net, points=5)
     for part in parts:
         shared = [other for other in parts if other.key == part.key]
@@ -229,7 +229,7 @@ def test_a_units_estimate_is_its_share_of_the_whole_network():
     channels = net.space.to_channels(net.space.largest)
     parts = [
         meter(unit, [channels[group.name] for group in unit.axes])["median_ms"]
-        for unit in units.split(net.records)
+        for unit in units.divide(net.records)
     ]
     whole = meter(units.whole(net.records), list(channels.values()))["median_ms"]
     assert sum(parts) == pytest.approx(whole, rel=0.1)

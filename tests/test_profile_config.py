@@ -45,7 +45,7 @@ def table(folder):
 
 def test_a_configs_table_covers_its_own_space(table):
     net, found = own_net(), latency.load(table)
-    assert set(found.entries) == {unit.key for unit in units.split(net.records)}
+    assert set(found.entries) == {unit.key for unit in units.divide(net.records)}
     assert (net.latency(found)(random_subnets(net.space, 50, seed=0)) > 0).all()
     assert named("resnet8").space != net.space
 

@@ -88,4 +88,4 @@ def test_truncation_gives_the_published_dimensions_of_the_space():
     for depth, groups in ((20, 12), (32, 18), (44, 24), (56, 30)):
         entry = models.lookup(f"resnet{depth}")
         records = trace.trace(entry.build(), (32, 32, 3))
-        assert len(trace.width_space(records, Rounding("truncate"), 0.42).groups) == groups
+        assert len(trace.space(records, Rounding("truncate"), 0.42).groups) == groups

@@ -1,4 +1,4 @@
-"""Scores of many subnets on one batch: right, in order, on any split, with few programs."""
+"""Scores of many subnets on one batch: right, in order, however sharded, with few programs."""
 
 import dataclasses
 import subprocess
@@ -30,7 +30,7 @@ def random_subnets(engine, count, seed=0):
 
 
 def related_subnets(engine, count, seed=0):
-    """The same, but few differ in their first groups: with programs to spare, networks are cut twice."""
+    """The same, but few differ in their first groups: with programs to spare, networks are divided twice."""
     rows = random_subnets(engine, count, seed)
     rng = np.random.default_rng(seed)
     rows[:, 0] = 3
@@ -79,7 +79,7 @@ def assert_scores_close(found, expected):
         np.testing.assert_allclose(found[name], expected[name], **TOLERANCE["float32"])
 
 
-@pytest.fixture(scope="module", params=[5, 7], ids=["whole", "cut twice"])
+@pytest.fixture(scope="module", params=[5, 7], ids=["whole", "divided twice"])
 def used(request):
     """A scorer that has scored, with all that went in and came out; without and with common beginnings."""
     engine, state, batch, subnets = make(
@@ -87,7 +87,7 @@ def used(request):
     )
     draws = random_subnets if request.param == 5 else related_subnets
     subnets, scorer = draws(engine, 12), Scorer(engine, draws(engine, 60, seed=1))
-    assert len(scorer.layout.cuts) == request.param - 5
+    assert len(scorer.layout.boundaries) == request.param - 5
     before = jax.tree.map(np.array, state)
     found = scorer(state, subnets, batch)
     return engine, state, batch, subnets, scorer, before, found
@@ -146,16 +146,16 @@ def test_subnet_beyond_the_rungs_runs_at_full_size():
     assert largest in {key[1] for key, _ in scorer.programs.live()}
 
 
-@pytest.mark.parametrize("cuts", [0, 2])
-def test_inactive_weights_do_not_leak(cuts):
+@pytest.mark.parametrize("boundaries", [0, 2])
+def test_inactive_weights_do_not_leak(boundaries):
     """Everything beyond a rung's subnets is NaN, and no score changes by a bit."""
-    engine, state, batch, _ = make(1, max_programs=5 + cuts)
+    engine, state, batch, _ = make(1, max_programs=5 + boundaries)
     space = engine.net.space
     subnets = np.stack([space.uniform(0.5), space.uniform(0.3)])
     draws = related_subnets(engine, 60, seed=1)
     draws[:3] = space.largest
-    scorer = Scorer(engine, draws if cuts else draws[:1])  # rungs are larger than both
-    assert len(scorer.layout.cuts) == cuts
+    scorer = Scorer(engine, draws if boundaries else draws[:1])  # rungs are larger than both
+    assert len(scorer.layout.boundaries) == boundaries
     half = tuple(int(n) for n in subnets[0])
     keep = jax.tree.map(lambda x: np.array(x.shape), engine.net.cut(state.variables(), half))
 
@@ -190,15 +190,15 @@ def test_key_prepares_images_as_for_training_once():
     assert np.abs(other["loss"] - found["loss"]).max() > 0.01
 
 
-@pytest.mark.parametrize(("split", "cuts"), [("batch", 0), ("batch", 2), ("subnets", 2)])
-def test_eight_devices_give_the_scores_of_one(split, cuts):
-    engine, state, batch, subnets = make(11, devices=8, label_smoothing=0.1, max_programs=5 + cuts)
+@pytest.mark.parametrize(("shard", "boundaries"), [("batch", 0), ("batch", 2), ("subnets", 2)])
+def test_eight_devices_give_the_scores_of_one(shard, boundaries):
+    engine, state, batch, subnets = make(11, devices=8, label_smoothing=0.1, max_programs=5 + boundaries)
     subnets = related_subnets(engine, 11)
-    scorer = Scorer(engine, related_subnets(engine, 60, seed=1), split=split)
-    assert len(scorer.layout.cuts) == (cuts if split == "batch" else 0)
+    scorer = Scorer(engine, related_subnets(engine, 60, seed=1), shard=shard)
+    assert len(scorer.layout.boundaries) == (boundaries if shard == "batch" else 0)
     assert_scores_close(scorer(state, subnets, batch), by_hand(engine, state, batch, subnets))
-    (key, program), *_ = [item for item in scorer.programs.live() if item[0][0] == split]
-    assert ("all-reduce" in program.as_text()) == (split == "batch"), key
+    (key, program), *_ = [item for item in scorer.programs.live() if item[0][0] == shard]
+    assert ("all-reduce" in program.as_text()) == (shard == "batch"), key
 
 
 def test_auto_measures_both_and_keeps_one(monkeypatch):
@@ -208,13 +208,13 @@ def test_auto_measures_both_and_keeps_one(monkeypatch):
         run = scorer._run
 
         def timed(weights, rows, prepared, calls, run=run, clock=clock, slow=slow):
-            clock[0] += len(calls) * (10 if prepared.split == slow else 1)
+            clock[0] += len(calls) * (10 if prepared.shard == slow else 1)
             return run(weights, rows, prepared, calls)
 
         monkeypatch.setattr(scorer, "_run", timed)
         monkeypatch.setattr(scoring.time, "perf_counter", lambda clock=clock: clock[0])
         assert_scores_close(scorer(state, subnets, batch), by_hand(engine, state, batch, subnets))
-        assert scorer.split == ({"batch", "subnets"} - {slow}).pop()
+        assert scorer.shard == ({"batch", "subnets"} - {slow}).pop()
 
 
 def test_batch_that_devices_cannot_share_is_scored_by_subnets_or_refused():
@@ -222,9 +222,9 @@ def test_batch_that_devices_cannot_share_is_scored_by_subnets_or_refused():
     state, subnets = decided(engine), random_subnets(engine, 3)
     scorer = Scorer(engine)
     assert_scores_close(scorer(state, subnets, batch), by_hand(engine, state, batch, subnets))
-    assert scorer.split == "subnets"
+    assert scorer.shard == "subnets"
     with pytest.raises(UserError, match="multiple of 3 images"):
-        Scorer(engine, split="batch")(state, subnets, batch)
+        Scorer(engine, shard="batch")(state, subnets, batch)
 
 
 def test_rungs_are_sizes_that_layers_can_have_and_cpus_compute_well():
@@ -241,7 +241,7 @@ def test_rungs_are_sizes_that_layers_can_have_and_cpus_compute_well():
 @pytest.mark.parametrize("width", [1, 2, 4, 8])
 def test_every_subnet_is_planned_once_in_a_program_that_covers_it(width):
     engine, *_, subnets = make(50, devices=width)
-    scorer = Scorer(engine, random_subnets(engine, 40, seed=1), split="subnets")
+    scorer = Scorer(engine, random_subnets(engine, 40, seed=1), shard="subnets")
     calls = scorer._plan(subnets)
     assert {row for call in calls for row in call.rows} == set(range(50))
     assert all((subnets[call.rows] <= np.array(call.sizes)).all() for call in calls)
@@ -265,7 +265,7 @@ def test_rest_of_a_rung_fills_a_larger_one():
 
 def test_no_subnets_give_no_scores(used):
     engine, state, batch, _, scorer, *_ = used
-    found = scorer(state, np.zeros((0, len(engine.net.space.groups)), np.int32), batch)
+    found = scorer(state, np.zeros((0, len(engine.net.space)), np.int32), batch)
     assert {name: len(values) for name, values in found.items()} == {"loss": 0, "error": 0}
 
 
@@ -276,7 +276,7 @@ def test_wrong_subnets_are_refused_with_the_row(used):
     with pytest.raises(UserError, match=r"expected int32 \[N, "):
         scorer(state, subnets[0], batch)
     with pytest.raises(UserError, match="expected one of auto, batch, subnets"):
-        Scorer(engine, split="both")
+        Scorer(engine, shard="both")
 
 
 @pytest.mark.slow
@@ -284,7 +284,7 @@ def test_two_processes_give_the_scores_of_one():
     script = (
         "import sys, jax, numpy as np; from slimjax import sharding; sharding.initialize_processes(); jax.devices(); "
         "from test_scoring import *; "
-        "found = [Scorer(e, split=split)(s, n, b)['loss'] for split in ('batch', 'subnets', 'auto') "
+        "found = [Scorer(e, shard=shard)(s, n, b)['loss'] for shard in ('batch', 'subnets', 'auto') "
         "for e, s, b, n in [two_processes()]]; "
         "said = ['LOSSES', *found[0].round(3), all(np.allclose(f, found[0], rtol=1e-3) for f in found)]; "
         "sys.stdout.write(' '.join(map(str, said)) + chr(10))"  # at once: two processes write to one pipe

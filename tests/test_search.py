@@ -10,14 +10,15 @@ import numpy as np
 import pytest
 
 from slimjax.errors import RunError, UserError
-from slimjax.nn.widths import Group, Rounding, WidthSpace
+from slimjax.nn.space import Space
+from slimjax.nn.widths import Group, Rounding
 from slimjax.search.base import target_name, usable
 from slimjax.search.evolution import evolution
 from slimjax.search.greedy import greedy
 from slimjax.search.run import Tolerance, run
 from slimjax.search.trials import TrialLog, latest
 
-SPACE = WidthSpace(tuple(Group(f"g{i}", 48) for i in range(5)), Rounding("multiple", 8), 0.15)
+SPACE = Space(tuple(Group(f"g{i}", 48) for i in range(5)), Rounding("multiple", 8), 0.15)
 
 
 def cost(subnets):

@@ -30,7 +30,7 @@ def net(trained) -> Supernet:
 def save_table(path, net: Supernet, model: str = "resnet8") -> str:
     """Milliseconds that rise with a unit's first axis only, unlike its MACs."""
     entries = {}
-    for unit in units.split(net.records):
+    for unit in units.divide(net.records):
         grid = tuple(net.space.legal(group).astype(np.int64) for group in unit.axes)
         steps = np.stack(np.meshgrid(*grid, indexing="ij"))[0]
         entries[unit.key] = Entry(grid, 0.1 + 0.25 * steps, np.zeros(steps.shape))
@@ -64,12 +64,12 @@ def test_found_subnets_are_within_their_milliseconds(trained, net, table, method
 
 
 def widths_alone(*_):
-    """In place of `Scores.at`: the wider, the better."""
+    """In place of `Prober.at`: the wider, the better."""
     return lambda subnets: 1 / subnets.sum(1)
 
 
 def test_a_better_subnet_that_takes_longer_is_passed_over(trained, net, table, monkeypatch):
-    monkeypatch.setattr(search.Scores, "at", widths_alone)
+    monkeypatch.setattr(search.Prober, "at", widths_alone)
     least, most = ends(net, table)
     limit = f"{(least + most) / 2:.4g}"
     wanted = Search(trained, (f"latency_ms<={limit}@{table}",), "bayes", trials=30, seed=3)

@@ -8,12 +8,12 @@ from ml_collections import ConfigDict
 from test_joslim import QUICK
 from test_train import small, untrained
 
+from slimjax.budgets import parse_budget
 from slimjax.errors import UserError
 from slimjax.experiment import config_file, recipes
 from slimjax.experiment.build import Experiment, build
 from slimjax.experiment.loop import train
-from slimjax.experiment.measure import Scores
-from slimjax.objectives import parse_budget
+from slimjax.experiment.measure import Prober
 from slimjax.search import trials
 from slimjax.verbs import cli, options, search
 from slimjax.verbs.search import METHODS, Search
@@ -76,7 +76,7 @@ def test_a_stopped_search_goes_on(trained, monkeypatch):
     log = f"{trained}/search-bayes/trials-step24-holdout64-seed1.jsonl"
     whole = trials.read(log)
     assert len(whole) == 50
-    real, calls = Scores.at, []
+    real, calls = Prober.at, []
 
     def failing(self, *arguments):
         score = real(self, *arguments)
@@ -92,7 +92,7 @@ def test_a_stopped_search_goes_on(trained, monkeypatch):
     with open(log, "w"):
         pass
     with monkeypatch.context() as patch:
-        patch.setattr(Scores, "at", failing)
+        patch.setattr(Prober, "at", failing)
         with pytest.raises(KeyboardInterrupt):
             search.run(unbroken)
     assert search.run(unbroken) == rows

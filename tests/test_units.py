@@ -17,7 +17,7 @@ def run_units(net, variables, subnet, images):
     """The network's result, computed unit by unit from its cut variables."""
     channels = net.space.to_channels(subnet)
     cut, values = net.cut(variables, subnet), {0: images}
-    for unit in units.split(net.records):
+    for unit in units.divide(net.records):
         own = {}
         for record in unit.layers:
             collections = {}
@@ -37,7 +37,7 @@ def run_units(net, variables, subnet, images):
 def test_units_one_after_the_other_are_the_network(name, images):
     net, variables = NETS[name](), variables_of(NETS[name]())
     subnet = subnet_of(net)
-    assert len(units.split(net.records)) > 1
+    assert len(units.divide(net.records)) > 1
     whole = net.model.apply(variables, images, net.space.sliced(subnet), train=False)
     assert_trees_close(run_units(net, variables, subnet, images), whole)
 
@@ -46,14 +46,14 @@ def test_units_one_after_the_other_are_the_network(name, images):
 def test_units_say_the_shapes_of_their_arguments(name):
     net = NETS[name]()
     channels = net.space.to_channels(subnet_of(net))
-    for unit in [*units.split(net.records), units.whole(net.records)]:
+    for unit in [*units.divide(net.records), units.whole(net.records)]:
         sizes = [channels[group.name] for group in unit.axes]
         results = jax.eval_shape(unit.forward(sizes), *unit.arguments(sizes, batch=3))
         assert [r.shape[:-1] for r in results] == [(3, *unit.ops[i].size) for i in unit.outputs]
 
 
 def test_a_unit_ends_where_one_feature_map_is_alive():
-    keys = [unit.key for unit in units.split(named("resnet8").records)]
+    keys = [unit.key for unit in units.divide(named("resnet8").records)]
     assert len(keys) == 4  # stem with the first block, two blocks, classifier
     assert keys[0] == (
         "x0:32x32x3 -> Conv3x3 3>a, BatchNorm, relu, Conv3x3 a>b, BatchNorm, relu, Conv3x3 b>a, BatchNorm, "
@@ -63,7 +63,7 @@ def test_a_unit_ends_where_one_feature_map_is_alive():
 
 
 def test_blocks_that_do_the_same_share_a_key():
-    parts = units.split(named("resnet20").records)
+    parts = units.divide(named("resnet20").records)
     assert len(parts) == 10
     assert parts[1].key == parts[2].key != parts[0].key
     assert len({part.key for part in parts}) == 8
@@ -84,7 +84,7 @@ class Chain(nn.Module):
 def test_functions_without_a_name_are_told_apart_by_what_they_do():
     def keys(first, second):
         model = Chain(first, second)
-        return [u.key for u in units.split(Supernet(model, (4, 4, 3), Rounding("truncate"), 0.5).records)]
+        return [u.key for u in units.divide(Supernet(model, (4, 4, 3), Rounding("truncate"), 0.5).records)]
 
     double, triple = (lambda x: 2 * x), (lambda x: 3 * x)
     assert keys(double, triple) == keys(lambda x: 2 * x, lambda x: 3 * x)
@@ -104,7 +104,7 @@ def test_the_whole_network_is_a_unit_too(images):
 
 
 def test_an_inverted_residual_stays_whole_though_its_layers_form_a_chain():
-    parts = units.split(named("us_mobilenet_v2").records)
+    parts = units.divide(named("us_mobilenet_v2").records)
     assert len(parts) == 16 + 3  # stem with the first block, 16 blocks, tail, classifier
     assert [group.name for group in parts[1].axes] == ["stage1", "stage2/block1", "stage2"]
 
@@ -124,5 +124,5 @@ class Flat(nn.Module):
 
 def test_nothing_is_cut_while_a_shortcut_is_alive():
     net = Supernet(Flat(), (4, 4, 3), Rounding("truncate"), 0.5)
-    names = [[record.path[0] for record in unit.layers] for unit in units.split(net.records)]
+    names = [[record.path[0] for record in unit.layers] for unit in units.divide(net.records)]
     assert names == [["stem", "first"], ["second", "third"], ["last"]]

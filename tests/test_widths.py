@@ -9,7 +9,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from slimjax.errors import UserError
-from slimjax.nn.widths import Group, Rounding, Width, WidthSpace, named_width, width_name
+from slimjax.nn.space import Space
+from slimjax.nn.widths import Group, Rounding, Width, named_width, width_name
 
 # Published channel table of US-MobileNets: width -> channels of bases 16 24 32 64 96 128 160 256 320 512 1024.
 BASES = (16, 24, 32, 64, 96, 128, 160, 256, 320, 512, 1024)
@@ -25,8 +26,8 @@ TABLE = {
     0.975: (16, 24, 32, 64, 96, 128, 160, 248, 312, 496, 1000),
     1.0: BASES,
 }
-GROUPS = (Group("a", 32), Group("b", 96, unit=6), Group("image", 3, fixed=True), Group("c", 64))
-SPACE = WidthSpace(GROUPS, Rounding("make_divisible", 8), 0.25)
+GROUPS = (Group("a", 32), Group("b", 96, quantum=6), Group("image", 3, fixed=True), Group("c", 64))
+SPACE = Space(GROUPS, Rounding("make_divisible", 8), 0.25)
 
 
 @pytest.mark.parametrize("width", TABLE)
@@ -47,7 +48,7 @@ def test_multiple_rounds_to_the_nearest_and_is_never_empty():
 
 def test_expanded_group_is_a_multiple_of_its_rounded_input():
     # hidden = t * make_divisible(input * w): 6 * 8 at .35 of 16, although .35 * 96 rounds to 32.
-    assert Group("hidden", 96, unit=6).at(0.35, Rounding("make_divisible", 8)) == 48
+    assert Group("hidden", 96, quantum=6).at(0.35, Rounding("make_divisible", 8)) == 48
 
 
 def test_multiple_of_holds_under_every_rounding():
@@ -91,7 +92,7 @@ def test_uniform_is_monotone_and_inside_the_space(width):
 
 
 def test_widths_where_the_published_rounding_is_not_monotone_are_legal():
-    space = WidthSpace((Group("g", 32),), Rounding("make_divisible", 8), 0.05)
+    space = Space((Group("g", 32),), Rounding("make_divisible", 8), 0.05)
     assert [space.uniform(w).item() for w in (0.05, 0.125)] == [9, 8]
     for width in (0.05, 0.125, 0.25):
         space.check(space.uniform(width))
@@ -121,13 +122,13 @@ def test_check_accepts_exactly_the_legal_channel_counts(channels):
 
 @pytest.mark.parametrize("channels", [7, 16, 46, 47])
 def test_check_refuses_counts_that_conv_groups_cannot_share(channels):
-    space = WidthSpace((Group("g", 48, multiple_of=3),), Rounding("truncate"))
+    space = Space((Group("g", 48, multiple_of=3),), Rounding("truncate"))
     with pytest.raises(UserError, match=rf"g: {channels} \(legal: 12 to 48 in steps of 3\)"):
         space.check([channels])
 
 
 def test_max_width_means_full_size():
-    space = WidthSpace((Group("g", 48),), Rounding("truncate"), min_width=0.5, max_width=2.0)
+    space = Space((Group("g", 48),), Rounding("truncate"), min_width=0.5, max_width=2.0)
     assert [space.uniform(w).item() for w in (0.5, 1, 1.3, 2)] == [12, 24, 31, 48]
     assert space.layerwise([1.0]).item() == 24
     assert (space.smallest.item(), space.lowest.item(), space.largest.item()) == (12, 12, 48)
@@ -135,7 +136,7 @@ def test_max_width_means_full_size():
 
 @pytest.mark.parametrize("width", [0.4, 2.1])
 def test_uniform_refuses_widths_outside_a_range_that_ends_above_one(width):
-    space = WidthSpace((Group("g", 48),), Rounding("truncate"), min_width=0.5, max_width=2.0)
+    space = Space((Group("g", 48),), Rounding("truncate"), min_width=0.5, max_width=2.0)
     with pytest.raises(UserError, match=r"width: expected a number from 0\.5 to 2, got"):
         space.uniform(width)
 

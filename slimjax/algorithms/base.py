@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from slimjax.nn.widths import Subnet
+from slimjax.nn.space import Subnet
 from slimjax.search.run import Score
 from slimjax.search.trials import Trial
 from slimjax.step.engine import Slot, Step

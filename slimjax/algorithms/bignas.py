@@ -10,9 +10,9 @@ import numpy as np
 
 from slimjax.algorithms.base import Algorithm
 from slimjax.algorithms.sandwich import sandwich
-from slimjax.nn.widths import Subnet
-from slimjax.objectives import WidthVectors
+from slimjax.nn.space import Subnet
 from slimjax.step.engine import Engine
+from slimjax.vectors import WidthVectors
 
 
 def bignas(
@@ -35,12 +35,12 @@ def bignas(
     residual blocks do not start at zero. All subnets learn from the same augmented images.
 
     Args:
-      nondecreasing: see `objectives.WidthVectors`.
+      nondecreasing: see `vectors.WidthVectors`.
     """
     vectors = WidthVectors(engine.net, nondecreasing=nondecreasing)
 
     def draw(rng: np.random.Generator, count: int) -> Subnet:
-        return vectors.subnets(rng.uniform(vectors.low, 1, (count, len(engine.net.space.groups))))
+        return vectors.subnets(rng.uniform(vectors.low, 1, (count, len(engine.net.space))))
 
     return sandwich(
         engine,

@@ -16,15 +16,16 @@ import numpy as np
 
 from slimjax import sharding
 from slimjax.algorithms.base import Algorithm, Chosen, Score
+from slimjax.budgets import Resource
 from slimjax.errors import UserError
-from slimjax.nn.widths import Subnet
-from slimjax.objectives import Objective, WidthVectors
+from slimjax.nn.space import Subnet
 from slimjax.search import bayes, gp, pareto
 from slimjax.search.base import check_number
 from slimjax.search.settings import Settings
 from slimjax.search.trials import Trial
 from slimjax.step.engine import Engine, Slot
 from slimjax.step.state import TrainState
+from slimjax.vectors import WidthVectors
 
 Arrays = dict[str, np.ndarray]
 """The history. By trial, in a ring of `history` places: `widths` float32 [N, G], `loss` float32 [N] (NaN: failed
@@ -49,7 +50,7 @@ def joslim(
     ahead_steps: int = 0,
     history: int = 1024,
     rescore: bool = True,
-    objective: str = "macs",
+    resource: str = "macs",
     table: str | None = None,
     nondecreasing: bool = True,
     search: Mapping[str, Any] = MappingProxyType({}),
@@ -72,8 +73,8 @@ def joslim(
         the devices go on. 0, as in the paper: they wait for it.
       history: most trials that are kept; beyond that the oldest are forgotten.
       rescore: False keeps a trial's first score for ever (an ablation).
-      objective: of `objectives.OBJECTIVES`; `table`: for "latency_ms".
-      nondecreasing: see `objectives.WidthVectors`.
+      resource: of `budgets.RESOURCES`; `table`: for "latency_ms".
+      nondecreasing: see `vectors.WidthVectors`.
       search: fields of `search.settings.Settings` that differ from the paper's.
       search_seed: proposals are a function of it, their number and the history.
     """
@@ -82,7 +83,7 @@ def joslim(
     check_number("algorithm.ahead_steps", ahead_steps, low=0, high=steps_per_round - 1, whole=True)
     check_number("algorithm.history", history, low=bayes.PRIOR_POINTS + num_sampled, whole=True)
     check_number("algorithm.search_seed", search_seed, low=0, whole=True)
-    vectors = WidthVectors(engine.net, Objective(objective, table), nondecreasing)
+    vectors = WidthVectors(engine.net, Resource(resource, table), nondecreasing)
     rounds = _Rounds(vectors, num_sampled, history, rescore, _settings(search), search_seed)
     slots = _slots(engine, num_sampled)
     proposals = _Behind(rounds.proposals)
@@ -142,13 +143,13 @@ class _Rounds:
     def init(self) -> Arrays:
         """A history of the first round's proposals."""
         empty = {
-            "widths": np.zeros((self.places, len(self.vectors.net.space.groups)), np.float32),
+            "widths": np.zeros((self.places, len(self.vectors.net.space)), np.float32),
             "loss": np.full(self.places, np.nan, np.float32),
             "target": np.full(self.places, np.nan, np.float32),
             "how": np.zeros(self.places, np.int32),
             "scored": np.zeros(self.places, np.bool_),
             "count": np.zeros((), np.int32),
-            "warm": np.full(len(self.vectors.net.space.groups) + 5, np.nan, np.float32),
+            "warm": np.full(len(self.vectors.net.space) + 5, np.nan, np.float32),
         }
         return self.extended(empty, self.proposals(empty))
 
@@ -228,7 +229,7 @@ class _Rounds:
         """Subnets like those that will be proposed, int32 [N, G]: for rungs."""
         rng, low = np.random.default_rng(self.seed), self.vectors.low
         uniform = rng.uniform(low, 1, (SAMPLE, 1))
-        spread = rng.uniform(-SPREAD, SPREAD, (SAMPLE, len(self.vectors.net.space.groups)))
+        spread = rng.uniform(-SPREAD, SPREAD, (SAMPLE, len(self.vectors.net.space)))
         return self.vectors.subnets(np.clip(uniform + spread, low, 1))
 
     def _filled(self, arrays: Arrays) -> np.ndarray:

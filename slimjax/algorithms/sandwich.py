@@ -9,7 +9,8 @@ import numpy as np
 
 from slimjax.algorithms.base import Algorithm, Chosen, learn_nothing
 from slimjax.errors import UserError
-from slimjax.nn.widths import Subnet, WidthSpace, width_name
+from slimjax.nn.space import Space, Subnet
+from slimjax.nn.widths import width_name
 from slimjax.step.engine import Engine, Slot
 from slimjax.step.state import TrainState
 
@@ -52,7 +53,7 @@ def sandwich(
     def propose(arrays: Any, step: int) -> np.ndarray:
         del arrays
         subnets = draw(np.random.default_rng((sampling_seed, step)), random_count)
-        return subnets.reshape(random_count, len(space.groups))
+        return subnets.reshape(random_count, len(space))
 
     def finish(state: TrainState, subnets: Mapping[str, Subnet] | None = None) -> dict[str, Chosen]:
         if subnets is None:
@@ -74,7 +75,7 @@ def sandwich(
     )
 
 
-def _slots(space: WidthSpace, randoms: int, largest: bool, smallest: bool, target: str) -> tuple[Slot, ...]:
+def _slots(space: Space, randoms: int, largest: bool, smallest: bool, target: str) -> tuple[Slot, ...]:
     slots = [Slot("max", tuple(space.largest.tolist()), stats="max")] if largest else []
     if smallest:
         slots.append(Slot("min", tuple(space.smallest.tolist()), stats="min", target=target))

@@ -13,7 +13,8 @@ import numpy as np
 
 from slimjax.algorithms.base import Algorithm, Chosen, learn_nothing
 from slimjax.errors import UserError
-from slimjax.nn.widths import Subnet, width_name
+from slimjax.nn.space import Subnet
+from slimjax.nn.widths import width_name
 from slimjax.step.engine import Engine, Slot
 from slimjax.step.state import SHARED, TrainState
 from slimjax.workdir import architecture
@@ -54,7 +55,7 @@ def snet(
         )
         for number, (name, subnet) in enumerate(switches.items())
     )
-    nothing = np.zeros((0, len(engine.net.space.groups)), np.int32)
+    nothing = np.zeros((0, len(engine.net.space)), np.int32)
 
     def finish(state: TrainState, subnets: Mapping[str, Subnet] | None = None) -> dict[str, Chosen]:
         del state

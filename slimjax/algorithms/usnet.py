@@ -9,7 +9,7 @@ import numpy as np
 
 from slimjax.algorithms.base import Algorithm
 from slimjax.algorithms.sandwich import sandwich
-from slimjax.nn.widths import Subnet
+from slimjax.nn.space import Subnet
 from slimjax.step.engine import Engine
 
 
@@ -37,7 +37,7 @@ def usnet(
 
     def draw(rng: np.random.Generator, count: int) -> Subnet:
         widths = rng.uniform(space.min_width, space.max_width, size=count)
-        return space.layerwise(np.repeat(widths[:, None], len(space.groups), axis=1))
+        return space.layerwise(np.repeat(widths[:, None], len(space), axis=1))
 
     return sandwich(
         engine,

@@ -10,7 +10,7 @@ from typing import Any
 from slimjax.errors import UserError
 from slimjax.experiment.build import Experiment
 from slimjax.models.resnet import CifarResNet
-from slimjax.nn.widths import Subnet
+from slimjax.nn.space import Subnet
 from slimjax.worker import Worker
 
 

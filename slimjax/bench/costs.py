@@ -8,7 +8,7 @@ from typing import Any
 
 from slimjax import supernet
 from slimjax.bench.table import random_subnets
-from slimjax.nn.widths import Subnet
+from slimjax.nn.space import Subnet
 
 
 def run(name: str, subnets: int) -> dict[str, Any]:

@@ -18,7 +18,7 @@ import numpy as np
 from slimjax import sharding, supernet
 from slimjax.errors import UserError
 from slimjax.nn import losses
-from slimjax.nn.widths import Subnet, WidthSpace
+from slimjax.nn.space import Space, Subnet
 from slimjax.step import prefixes
 from slimjax.step.engine import Engine, Slot
 from slimjax.step.optimizers import sgd
@@ -45,8 +45,8 @@ def run(
     Args:
       spread: of the layers' widths around the common one.
 
-    Returns: `ratio` of the seconds of all parts; milliseconds of one subnet both ways; `rungs`; `cuts`, up to which
-    beginnings are shared; `programs`; `compile_seconds`, which include one run of each; `macs_to_exact`: MACs
+    Returns: `ratio` of the seconds of all parts; milliseconds of one subnet both ways; `rungs`; `boundaries`, up to
+    which beginnings are shared; `programs`; `compile_seconds`, which include one run of each; `macs_to_exact`: MACs
     executed over those of exact slices; `macs_to_masked`.
     """
     if subnets < 1 or batch < 1 or repeats < 1:
@@ -64,7 +64,7 @@ def run(
     _warm(scorer, state, images)
     warm, compiled = time.perf_counter() - began, scorer.programs.compiles
     masked(rows[:1])
-    order, _ = prefixes.in_order(scorer.layout.cuts, rows)
+    order, _ = prefixes.in_order(scorer.layout.boundaries, rows)
     parts = np.array_split(rows[order], min(repeats, len(rows)))
     score = functools.partial(scorer, state, batch=images)
     times = [(_seconds(score, some), _seconds(masked, some)) for some in parts]
@@ -78,9 +78,9 @@ def run(
         "scored_ms": 1000 * ours / subnets,
         "masked_ms": 1000 * theirs / subnets,
         "parts": len(parts),
-        "split": scorer.split,
+        "shard": scorer.shard,
         "rungs": len(scorer.layout.rungs),
-        "cuts": [cut.module for cut in scorer.layout.cuts],
+        "boundaries": [boundary.module for boundary in scorer.layout.boundaries],
         "programs": len(scorer.programs),
         "compile_seconds": warm,
         "compiles_after_warmup": scorer.programs.compiles - compiled,
@@ -103,7 +103,7 @@ def layerwise_subnets(net: Supernet, count: int, spread: float, seed: int) -> Su
     rows = []
     for _ in range(count):
         target = generator.uniform(low, high)
-        offsets = generator.uniform(-spread, spread, len(space.groups))
+        offsets = generator.uniform(-spread, spread, len(space))
         rows.append(_at_cost(net, offsets, target, spread))
     return np.stack(rows)
 
@@ -118,7 +118,7 @@ def _at_cost(net: Supernet, offsets: np.ndarray, target: float, spread: float) -
     return _clipped(space, below + offsets)
 
 
-def _clipped(space: WidthSpace, widths: np.ndarray) -> Subnet:
+def _clipped(space: Space, widths: np.ndarray) -> Subnet:
     return space.layerwise(np.clip(widths, space.min_width, space.max_width).tolist())
 
 

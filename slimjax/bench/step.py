@@ -23,7 +23,7 @@ from slimjax import sharding
 from slimjax.bench.against import torch_side
 from slimjax.errors import RunError, UserError
 from slimjax.experiment.build import Experiment, build
-from slimjax.nn.widths import Subnet
+from slimjax.nn.space import Subnet
 from slimjax.profiling import hlo, tpu
 from slimjax.step.composed import ComposedStep
 from slimjax.step.engine import Slot
@@ -198,7 +198,7 @@ def _runner(
     """A function that makes one step and waits for it; proposals are taken in turn."""
     fresh = experiment.engine.init(0, step.slots)
     state = place(experiment.mesh, fresh)
-    nothing = np.zeros((0, len(experiment.net.space.groups)), np.int32)
+    nothing = np.zeros((0, len(experiment.net.space)), np.int32)
     count = 0
 
     def once() -> None:

@@ -9,7 +9,7 @@ from scipy import stats
 
 from slimjax.cost import latency
 from slimjax.errors import UserError
-from slimjax.nn.widths import Subnet, WidthSpace
+from slimjax.nn.space import Space, Subnet
 from slimjax.profiling import sweep
 from slimjax.profiling.profile import Settings
 
@@ -35,7 +35,7 @@ def run(path: str, subnets: int, seed: int = 0, **settings: Any) -> dict[str, An
     plan = Settings(**own, **settings)
     net = plan.net()
     rows = random_subnets(net.space, subnets, seed)
-    tasks = [(sweep.WHOLE, tuple(row)) for row in rows.tolist()]
+    tasks = [(sweep.REPLICATED, tuple(row)) for row in rows.tolist()]
     with plan.askers() as (hello, askers):
         if hello["device"] != table.about["device"]:
             raise UserError(
@@ -57,7 +57,7 @@ def run(path: str, subnets: int, seed: int = 0, **settings: Any) -> dict[str, An
     }
 
 
-def random_subnets(space: WidthSpace, count: int, seed: int) -> Subnet:
+def random_subnets(space: Space, count: int, seed: int) -> Subnet:
     """int32 [count, G]: each group's channels drawn evenly from its legal counts."""
     generator = np.random.default_rng(seed)
     columns = [generator.choice(space.legal(group), count) for group in space.groups]

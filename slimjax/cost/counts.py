@@ -21,8 +21,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from slimjax.nn.feature_map import Axis
+from slimjax.nn.space import Space
 from slimjax.nn.trace import LayerRecord, Op, Records
-from slimjax.nn.widths import Group, WidthSpace
+from slimjax.nn.widths import Group
 
 Counts = Any
 """int64 [...] or, for JAX arrays, float32 [...]: one count per subnet."""
@@ -110,7 +111,7 @@ POOLS = ("GlobalPool", "AveragePool")
 """Layers that average."""
 
 
-def macs(records: Records, space: WidthSpace, convention: Convention) -> Quadratic:
+def macs(records: Records, space: Space, convention: Convention) -> Quadratic:
     """Multiply-accumulates of one image. One MAC is one multiply-add."""
     terms = _Terms(space)
     last = max((i for i, record in enumerate(records) if record.has_kernel and record.in_size), default=-1)
@@ -122,7 +123,7 @@ def macs(records: Records, space: WidthSpace, convention: Convention) -> Quadrat
     return terms.polynomial()
 
 
-def params(records: Records, space: WidthSpace, norms: bool = True) -> Quadratic:
+def params(records: Records, space: Space, norms: bool = True) -> Quadratic:
     """Active parameters: kernels, biases and, with `norms`, one gamma and beta per normalised channel."""
     counted = ("params", "affine") if norms else ("params",)
     # Keyed by path: a layer that is called twice owns its arrays once.
@@ -134,7 +135,7 @@ def params(records: Records, space: WidthSpace, norms: bool = True) -> Quadratic
     return terms.polynomial()
 
 
-def peak_memory(records: Records, space: WidthSpace) -> PeakMemory:
+def peak_memory(records: Records, space: Space) -> PeakMemory:
     """Live feature maps and weights, by the definition of `PeakMemory`."""
     rows = set()
     for moment in _moments(records.ops):
@@ -179,7 +180,7 @@ def _undominated(rows: Iterable[tuple[float, ...]]) -> list[tuple[float, ...]]:
 class _Terms:
     """A sum of products of axes, collected by the groups in them."""
 
-    def __init__(self, space: WidthSpace) -> None:
+    def __init__(self, space: Space) -> None:
         self.space = space
         self.sums: dict[tuple[int, ...], Fraction] = collections.defaultdict(Fraction)
 
@@ -198,7 +199,7 @@ class _Terms:
 
     def polynomial(self) -> Quadratic:
         """Raises: ValueError for an array with more than two groups."""
-        size, divisor = len(self.space.groups), math.lcm(*(c.denominator for c in self.sums.values()))
+        size, divisor = len(self.space), math.lcm(*(c.denominator for c in self.sums.values()))
         linear, pairs, constant = np.zeros(size), np.zeros((size, size)), 0
         for columns, coefficient in self.sums.items():
             value = int(coefficient * divisor)

@@ -25,7 +25,7 @@ from slimjax import files
 from slimjax.cost.units import Unit
 from slimjax.errors import UserError
 from slimjax.files import write_atomic
-from slimjax.nn.widths import WidthSpace
+from slimjax.nn.space import Space
 
 SCHEMA = 1
 
@@ -113,7 +113,7 @@ class Latency:
     range take the value at its end; on the host that is an error.
     """
 
-    def __init__(self, table: LatencyTable, units: Sequence[Unit], space: WidthSpace) -> None:
+    def __init__(self, table: LatencyTable, units: Sequence[Unit], space: Space) -> None:
         """Raises: UserError: naming the units that the table lacks, and the command that profiles them."""
         missing = [key for key in dict.fromkeys(unit.key for unit in units) if key not in table.entries]
         if missing:

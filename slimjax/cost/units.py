@@ -1,10 +1,10 @@
 """Units: the pieces of a network that latency tables are made of.
 
-The forward pass is cut before each layer that has a kernel (convolution, depthwise, dense) where it enters another
+The forward pass is divided before each layer that has a kernel (convolution, depthwise, dense) where it enters another
 top-level module and a single feature map is alive: a residual block or an inverted residual stays whole, and a
 layer's norm and activation go with it, as compilers fuse them. The stem goes with the first block: its result is the
-largest, and whether it is ever written to memory is the compiler's choice. Units are cut from what was recorded, so
-what is measured is what the network does, and a user's own network is cut likewise.
+largest, and whether it is ever written to memory is the compiler's choice. Units are taken from what was recorded, so
+what is measured is what the network does, and a user's own network is divided likewise.
 
 Units that do the same arithmetic have the same key, up to the names and sizes of their groups, so they share
 one entry of a table:
@@ -98,7 +98,7 @@ class Unit:
         return traverse_util.unflatten_dict(flat)
 
 
-def split(records: Records) -> list[Unit]:
+def divide(records: Records) -> list[Unit]:
     """The units of a network in call order; together they are its whole forward pass."""
     ops = records.ops
     last_reader = {j: i for i, op in enumerate(ops) for j in op.inputs}

@@ -24,7 +24,8 @@ from slimjax.data.dataset import Dataset, DatasetInfo
 from slimjax.errors import UserError
 from slimjax.experiment.config import validate
 from slimjax.nn.layers import BatchNorm
-from slimjax.nn.widths import Subnet, width_name
+from slimjax.nn.space import Subnet
+from slimjax.nn.widths import width_name
 from slimjax.step import optimizers
 from slimjax.step.engine import Engine, Slot
 from slimjax.step.state import TrainState
@@ -171,13 +172,13 @@ def build_net(config: ConfigDict, image_shape: tuple[int, int, int], num_classes
 
 def network(config: ConfigDict, image_shape: tuple[int, int, int], num_classes: int) -> dict[str, Any]:
     """A config's network in the words of files: arguments of `supernet.named`, defaults of the model written out."""
-    entry, wanted = models.lookup(config.model.name), config.model.to_dict()
-    _check_kinds("config.model.options", wanted["options"], entry.defaults)
+    spec, wanted = models.lookup(config.model.name), config.model.to_dict()
+    _check_kinds("config.model.options", wanted["options"], spec.defaults)
     return {
         **wanted,
-        "min_width": wanted["min_width"] or entry.min_width,
-        "rounding": wanted["rounding"] or entry.rounding.policy,
-        "divisor": wanted["divisor"] or entry.rounding.divisor,
+        "min_width": wanted["min_width"] or spec.min_width,
+        "rounding": wanted["rounding"] or spec.rounding.policy,
+        "divisor": wanted["divisor"] or spec.rounding.divisor,
         "image_shape": list(image_shape),
         "num_classes": num_classes,
     }

@@ -240,8 +240,8 @@ def _misfits(config: ConfigDict, available: int) -> list[str]:
 
 def _widths_outside(config: ConfigDict) -> list[str]:
     """Widths outside the model's range."""
-    entry = models.lookup(config.model.name)
-    low, high = config.model.min_width or entry.min_width, entry.max_width
+    spec = models.lookup(config.model.name)
+    low, high = config.model.min_width or spec.min_width, spec.max_width
     if low > high:
         return [f"config.model.min_width: expected a number above 0 to {high:g}; got {low}"]
     if outside := [w for w in config.evaluation.widths if not low <= w <= high]:

@@ -19,7 +19,7 @@ from slimjax.data.feed import Feed
 from slimjax.errors import RunError
 from slimjax.experiment import plan
 from slimjax.experiment.build import Experiment, build
-from slimjax.experiment.measure import FrontRow, Scores, evaluate
+from slimjax.experiment.measure import FrontRow, Prober, evaluate
 from slimjax.progress import Progress, Stopwatch
 from slimjax.report import page
 from slimjax.search.trials import TrialLog
@@ -60,7 +60,7 @@ def train(config: ConfigDict, directory: str, command: str = "") -> list[FrontRo
                 print(memory, file=sys.stderr, flush=True)
         feed = Feed(experiment.train_batches(first), functools.partial(sharding.put_batch, experiment.mesh))
         stack.callback(feed.close)
-        scores, searching = Scores(experiment), Stopwatch()
+        scores, searching = Prober(experiment), Stopwatch()
         before: Any = ()
         progress = stack.enter_context(Progress(experiment.steps, "train", start=first, enabled=leads))
         for step in range(first, experiment.steps):

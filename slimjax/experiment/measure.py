@@ -14,7 +14,8 @@ from slimjax.algorithms import Chosen
 from slimjax.algorithms.base import Score
 from slimjax.experiment.build import Experiment, Rows
 from slimjax.nn import batch_stats
-from slimjax.nn.widths import Subnet, named_width
+from slimjax.nn.space import Subnet
+from slimjax.nn.widths import named_width
 from slimjax.progress import Progress
 from slimjax.step.scoring import Scorer
 from slimjax.step.state import TrainState
@@ -26,14 +27,14 @@ FrontRow = dict[str, Any]
 def evaluate(
     experiment: Experiment, state: TrainState, chosen: Mapping[str, Chosen], *, quiet: bool = False
 ) -> list[FrontRow]:
-    """Calibrates every chosen subnet on its own, and scores it with and without calibration."""
+    """Calibrates every chosen subnet on its own, and tests it with and without calibration."""
     stats = calibrate(experiment, state, chosen)
     rows = []
     with Progress(len(chosen), "evaluate", unit="subnet", enabled=_leads() and not quiet) as progress:
         for name, choice in chosen.items():
-            after = score(experiment, state, choice, stats[name])
+            after = test(experiment, state, choice, stats[name])
             before = (
-                score(experiment, state, choice, state.batch_stats[choice.stats]) if choice.stats else None
+                test(experiment, state, choice, state.batch_stats[choice.stats]) if choice.stats else None
             )
             rows.append(_row(experiment, name, choice, after, before))
             progress.advance()
@@ -56,19 +57,19 @@ def calibrate(
     return stats
 
 
-def score(
+def test(
     experiment: Experiment, state: TrainState, choice: Chosen, stats: batch_stats.Collection
 ) -> dict[str, float]:
-    """top1 (0 to 1) and mean cross-entropy over the evaluation split."""
+    """top1 (0 to 1) and mean cross-entropy of a subnet over the evaluation split, with its statistics `stats`."""
     sums = [
-        experiment.engine.score(state, choice.affine, stats, choice.subnet, batch)
+        experiment.engine.test(state, choice.affine, stats, choice.subnet, batch)
         for batch in _on_devices(experiment, experiment.evaluation_batches())
     ]
     totals = {name: sum(float(batch[name]) for batch in sharding.fetch(sums)) for name in sums[0]}
     return {"top1": totals["correct"] / totals["count"], "loss": totals["loss"] / totals["count"]}
 
 
-class Scores:
+class Prober:
     """Scores of subnets on the config's scoring images, for searches; its programs are kept."""
 
     def __init__(self, experiment: Experiment) -> None:

@@ -60,7 +60,7 @@ def joslim(steps_per_round: int = 235, ahead_steps: int = 0) -> ConfigDict:
             "ahead_steps": ahead_steps,
             "history": 1024,
             "rescore": True,
-            "objective": "macs",
+            "resource": "macs",
             "table": config_dict.placeholder(str),
             "nondecreasing": True,
             "search": {},

@@ -23,7 +23,7 @@ from slimjax.nn.widths import Rounding
 
 
 @dataclasses.dataclass(frozen=True)
-class Entry:
+class ModelSpec:
     """A named network with the conventions of the paper it is named after.
 
     Args:
@@ -33,7 +33,7 @@ class Entry:
       image_shape: [H, W, C] that its published costs refer to.
       convention: what those costs count, a key of `costs.CONVENTIONS`.
       variants: published subnets: name to channels by group.
-      max_width: the width that means full size (see `widths.WidthSpace`).
+      max_width: the width that means full size (see `nn.space.Space`).
     """
 
     module: type[nn.Module]
@@ -59,38 +59,38 @@ class Entry:
         return self.module(**{**self.fields, **fields})
 
 
-def _resnet(depth: int, **fields: Any) -> Entry:
+def _resnet(depth: int, **fields: Any) -> ModelSpec:
     fields = {"depth": depth, **fields}
-    return Entry(CifarResNet, fields, Rounding("truncate"), 0.25, (32, 32, 3))
+    return ModelSpec(CifarResNet, fields, Rounding("truncate"), 0.25, (32, 32, 3))
 
 
-def _imagenet_resnet(depth: int, min_width: float, convention: str, **fields: Any) -> Entry:
+def _imagenet_resnet(depth: int, min_width: float, convention: str, **fields: Any) -> ModelSpec:
     fields, shape = {"depth": depth, **fields}, (224, 224, 3)
-    return Entry(ResNet, fields, Rounding("truncate"), min_width, shape, convention)
+    return ModelSpec(ResNet, fields, Rounding("truncate"), min_width, shape, convention)
 
 
-def _mobilenet(module: type[nn.Module], min_width: float, **fields: Any) -> Entry:
-    return Entry(module, fields, Rounding("make_divisible", 8), min_width, (224, 224, 3), "slimmable")
+def _mobilenet(module: type[nn.Module], min_width: float, **fields: Any) -> ModelSpec:
+    return ModelSpec(module, fields, Rounding("make_divisible", 8), min_width, (224, 224, 3), "slimmable")
 
 
-def _mobilenet_v3(**fields: Any) -> Entry:
-    return Entry(MobileNetV3, fields, Rounding("truncate"), 0.42, (224, 224, 3))
+def _mobilenet_v3(**fields: Any) -> ModelSpec:
+    return ModelSpec(MobileNetV3, fields, Rounding("truncate"), 0.42, (224, 224, 3))
 
 
-def _autoslim(module: type[nn.Module], variants: autoslim.Variants, **fields: Any) -> Entry:
+def _autoslim(module: type[nn.Module], variants: autoslim.Variants, **fields: Any) -> ModelSpec:
     """A supernet that loses 8 channels at a time; ResNet-50's narrowest published layer has 1/8 of them left."""
-    return Entry(module, fields, Rounding("multiple", 8), 0.125, (224, 224, 3), "slimmable", variants)
+    return ModelSpec(module, fields, Rounding("multiple", 8), 0.125, (224, 224, 3), "slimmable", variants)
 
 
 _MNASNET: Mapping[str, Any] = MappingProxyType({"stages": MNASNET, "activation": jax.nn.relu})
 
 
-def _shufflenet() -> Entry:
+def _shufflenet() -> ModelSpec:
     shape = (224, 224, 3)
-    return Entry(ShuffleNet, {}, Rounding("truncate"), 0.5, shape, "slimmable", max_width=2.0)
+    return ModelSpec(ShuffleNet, {}, Rounding("truncate"), 0.5, shape, "slimmable", max_width=2.0)
 
 
-MODELS: Mapping[str, Entry] = MappingProxyType(
+MODELS: Mapping[str, ModelSpec] = MappingProxyType(
     {
         # US- and S-MobileNets are the same modules: switchable norms live in the state, not in the network.
         "us_mobilenet_v1": _mobilenet(MobileNetV1, 0.25),
@@ -122,8 +122,8 @@ MODELS: Mapping[str, Entry] = MappingProxyType(
 )
 
 
-def lookup(name: str) -> Entry:
-    """The entry of a model name.
+def lookup(name: str) -> ModelSpec:
+    """The spec of a model name.
 
     Raises:
       UserError: listing the names, with the nearest ones first.

@@ -111,7 +111,7 @@ class InvertedResidualNet(nn.Module):
         outer = Group(name, self._scaled(channels))
         for block in range(1, blocks + 1):
             wide = expansion * x.group.channels
-            hidden = Group(f"{name}/block{block}", wide, unit=expansion) if expansion > 1 else None
+            hidden = Group(f"{name}/block{block}", wide, quantum=expansion) if expansion > 1 else None
             x = InvertedResidual(
                 hidden,
                 outer,

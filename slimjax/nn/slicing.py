@@ -9,11 +9,11 @@ import jax
 from flax import traverse_util
 
 from slimjax.nn.feature_map import axis_length
+from slimjax.nn.space import Space, Subnet
 from slimjax.nn.trace import Records
-from slimjax.nn.widths import Subnet, WidthSpace
 
 
-def cut(records: Records, space: WidthSpace, variables: Mapping[str, Any], subnet: Subnet) -> dict[str, Any]:
+def cut(records: Records, space: Space, variables: Mapping[str, Any], subnet: Subnet) -> dict[str, Any]:
     """The variables of the dense network: every array holds its leading slices only.
 
     `model.apply(cut(...), images, space.sliced(subnet), train=False)` runs it; the result equals the

@@ -20,7 +20,8 @@ from flax import linen as nn
 
 from slimjax.nn.feature_map import Axis, FeatureMap
 from slimjax.nn.layers import Layer
-from slimjax.nn.widths import Group, Rounding, WidthSpace
+from slimjax.nn.space import Space
+from slimjax.nn.widths import Group, Rounding
 
 
 @dataclasses.dataclass(frozen=True)
@@ -111,10 +112,10 @@ def trace(model: nn.Module, image_shape: Sequence[int]) -> Records:
     return Records(tuple(scribe.layers), tuple(scribe.ops))
 
 
-def width_space(records: Records, rounding: Rounding, min_width: float, max_width: float = 1.0) -> WidthSpace:
+def space(records: Records, rounding: Rounding, min_width: float, max_width: float = 1.0) -> Space:
     """The space of all subnets of a traced network: its slimmable groups in order of first appearance."""
     groups = dict.fromkeys(group.base for record in records for group in (record.in_group, record.out_group))
-    return WidthSpace(tuple(groups), rounding, min_width, max_width)
+    return Space(tuple(groups), rounding, min_width, max_width)
 
 
 @functools.partial(

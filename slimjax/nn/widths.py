@@ -1,7 +1,6 @@
-"""Channel groups, width spaces, and the run-time width of a group.
+"""Channel groups, and the width of a group at run time.
 
-A *subnet* is data: one int32 channel count per slimmable group of a space, in the space's order.
-A `WidthSpace` turns it into the `Widths` a network is called with, in one of three forms:
+A group runs in one of three forms, in one code path: cut the arrays to the static size, mask them to the count.
 
 - sliced:   static size n, no active count: a really small dense network;
 - masked:   full size, traced active count: one compiled program for every subnet;
@@ -14,7 +13,7 @@ import dataclasses
 import functools
 import math
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from fractions import Fraction
 from typing import ClassVar, TypeVar
 
@@ -23,9 +22,6 @@ import jax.numpy as jnp
 import numpy as np
 
 from slimjax.errors import UserError
-
-Subnet = np.ndarray
-"""int32 [G]: active channels of each slimmable group, in the order of `WidthSpace.groups`."""
 
 Count = TypeVar("Count", int, np.ndarray, jax.Array)
 
@@ -71,6 +67,10 @@ class Rounding:
         return 1 if self.policy == "truncate" else self.divisor
 
 
+MAKE_DIVISIBLE = Rounding("make_divisible", 8)
+"""US-Net's."""
+
+
 @dataclasses.dataclass(frozen=True)
 class Group:
     """A named set of tensor axes that always have the same width, or a fixed multiple of it (`times`).
@@ -80,8 +80,8 @@ class Group:
     Args:
       name: unique in the network.
       channels: the full size of the axis.
-      unit: a uniform width w gives `unit * round(w * channels / unit)` channels: the expanded group of
-        an inverted residual is `unit` times its (rounded) input (US-Net, MobileNetV2).
+      quantum: a uniform width w gives `quantum * round(w * channels / quantum)` channels: the expanded group of
+        an inverted residual is `quantum` times its (rounded) input (US-Net, MobileNetV2).
       fixed: never narrowed (image channels, class logits, US-Net's 1280-channel tail).
       multiple_of: every legal count is a multiple of it: grouped convolutions share channels out equally.
       ratio: entries of this axis for each channel of the group; made by `times`.
@@ -92,7 +92,7 @@ class Group:
 
     name: str
     channels: int
-    unit: int = 1
+    quantum: int = 1
     fixed: bool = False
     multiple_of: int = 1
     ratio: Fraction = Fraction(1)
@@ -126,9 +126,9 @@ class Group:
 
     def at(self, fractions: float | np.ndarray, rounding: Rounding) -> np.ndarray:
         """Channels at fractions, in (0, 1], of the full size; int64, shaped like them."""
-        unit = math.lcm(self.unit, self.multiple_of)
+        quantum = math.lcm(self.quantum, self.multiple_of)
         counts = np.minimum(
-            self.channels, unit * rounding.counts(self.channels * np.asarray(fractions) / unit)
+            self.channels, quantum * rounding.counts(self.channels * np.asarray(fractions) / quantum)
         )
         return np.where(np.equal(fractions, 1) | self.fixed, self.channels, counts)
 
@@ -176,142 +176,6 @@ class Widths(Mapping[str, Width]):
         return len(self.groups)
 
 
-@dataclasses.dataclass(frozen=True)
-class WidthSpace:
-    """All subnets of a network: ordered slimmable groups with their rounding policy and range of widths.
-
-    Args:
-      max_width: the width that means full size. Above 1 where a paper counts widths from a network smaller
-        than the largest that it trains (S-ShuffleNet: .5, 1 and 2).
-
-    Raises:
-      UserError: if `min_width` lies outside (0, max_width].
-    """
-
-    groups: tuple[Group, ...]
-    rounding: Rounding = Rounding()
-    min_width: float = 0.25
-    max_width: float = 1.0
-
-    def __post_init__(self) -> None:
-        _check_width("min_width", self.min_width, low=0.0, high=self.max_width)
-        object.__setattr__(self, "groups", tuple(g for g in self.groups if not g.fixed))
-
-    @functools.cached_property
-    def index(self) -> dict[str, int]:
-        """Position of each group in a subnet."""
-        return {group.name: i for i, group in enumerate(self.groups)}
-
-    @functools.cached_property
-    def largest(self) -> Subnet:
-        return np.array([g.channels for g in self.groups], np.int32)
-
-    @functools.cached_property
-    def smallest(self) -> Subnet:
-        return self.uniform(self.min_width)
-
-    @functools.cached_property
-    def lowest(self) -> Subnet:
-        """The fewest channels of each group over all widths; below `smallest` in rare cases only.
-
-        The published `make_divisible` is not monotone under half a divisor: 1.6 gives 9, and 4 gives 8.
-        """
-        widths = np.linspace(self.min_width, self.max_width, 1001)
-        return np.array([self._at(g, widths).min() for g in self.groups], np.int32)
-
-    def uniform(self, width: float) -> Subnet:
-        """The subnet in which every group has the same width multiplier, `min_width` to `max_width`."""
-        _check_width("width", width, self.min_width, self.max_width)
-        return np.array([self._at(g, width) for g in self.groups], np.int32)
-
-    def layerwise(self, widths: Sequence[float] | np.ndarray) -> Subnet:
-        """Subnets int32 [..., G] with a width multiplier per group, [..., G], each `min_width` to `max_width`."""
-        columns = np.moveaxis(np.asarray(widths), -1, 0)
-        self._check_length(columns)
-        for group, column in zip(self.groups, columns, strict=True):
-            for end in (column.min(initial=self.max_width), column.max(initial=self.min_width)):
-                _check_width(f"width of group {group.name!r}", end, self.min_width, self.max_width)
-        counts = [self._at(g, column) for g, column in zip(self.groups, columns, strict=True)]
-        return np.stack(counts, -1).astype(np.int32)
-
-    def legal(self, group: Group) -> np.ndarray:
-        """All legal channel counts of a group, ascending: multiples of its step, the fewest, and full size."""
-        low, step = int(self.lowest[self.index[group.name]]), group.step(self.rounding)
-        return np.unique([low, *range(-(-low // step) * step, group.channels, step), group.channels])
-
-    def from_channels(self, channels: Mapping[str, int]) -> Subnet:
-        """The subnet with the given channels; groups that are not named keep their full size."""
-        if not isinstance(channels, Mapping):
-            raise UserError(f'subnet: expected an object {{"group": channels}}, got {channels!r}.')
-        if unknown := sorted(set(channels) - set(self.index)):
-            raise UserError(
-                f"subnet: unknown groups {unknown}. Groups of this network: {', '.join(self.index)}."
-            )
-        return self.check([channels.get(g.name, g.channels) for g in self.groups])
-
-    def to_channels(self, subnet: Sequence[int] | Subnet) -> dict[str, int]:
-        """Group name to channels: the readable form of a subnet."""
-        return {g.name: int(n) for g, n in zip(self.groups, subnet, strict=True)}
-
-    def check(self, subnet: Sequence[int] | Subnet) -> Subnet:
-        """Returns the subnet as int32 [G].
-
-        Raises:
-          UserError: naming every group whose channel count is not legal, with the legal values.
-        """
-        self._check_length(subnet)
-        bad = [
-            f"{g.name}: {n!r} (legal: {low} to {g.channels} in steps of {g.step(self.rounding)})"
-            for g, n, low in zip(self.groups, subnet, self.lowest, strict=True)
-            if not self._legal(g, n, low)
-        ]
-        if bad:
-            raise UserError("subnet: illegal channel counts: " + "; ".join(bad) + ".")
-        return np.asarray(subnet, np.int32)
-
-    def sliced(self, subnet: Sequence[int] | Subnet) -> Widths:
-        """Widths of a dense network of just these channels."""
-        return self.widths(subnet)
-
-    def masked(self, subnet: jax.Array | Subnet) -> Widths:
-        """Widths at full size with (possibly traced) active counts, int32 [G]."""
-        return self.widths(self.largest, subnet)
-
-    def bucketed(self, rung: Sequence[int] | Subnet, subnet: jax.Array | Subnet) -> Widths:
-        """Widths at the sizes of `rung`, which must be at least `subnet`, with active counts int32 [G]."""
-        return self.widths(rung, subnet)
-
-    def widths(
-        self,
-        sizes: Sequence[int] | Subnet,
-        active: jax.Array | Subnet | None = None,
-        batch_axis: str | None = None,
-    ) -> Widths:
-        """Widths at static sizes [G], with active counts int32 [G] if given."""
-        counts = [None] * len(self.groups) if active is None else jnp.asarray(active, jnp.int32)
-        triples = zip(self.groups, sizes, counts, strict=True)
-        return Widths({g.name: Width(int(size), count) for g, size, count in triples}, batch_axis)
-
-    def _at(self, group: Group, width: float | np.ndarray) -> np.ndarray:
-        return group.at(width / self.max_width, self.rounding)
-
-    def _check_length(self, vector: Sequence[float] | Subnet) -> None:
-        if len(vector) != len(self.groups):
-            raise UserError(
-                f"subnet: expected {len(self.groups)} entries ({', '.join(self.index)}), got {len(vector)}."
-            )
-
-    def _off_grid(self, group: Group) -> tuple[int, ...]:
-        """Legal counts that need not be multiples of the step."""
-        i = self.index[group.name]
-        return int(self.lowest[i]), int(self.smallest[i]), group.channels
-
-    def _legal(self, group: Group, channels: float, low: int) -> bool:
-        whole = isinstance(channels, int | np.integer) and not isinstance(channels, bool)
-        on_grid = whole and (channels % group.step(self.rounding) == 0 or channels in self._off_grid(group))
-        return bool(on_grid and low <= channels <= group.channels)
-
-
 def width_name(width: float) -> str:
     """The name of a switch, and of its collections: 0.25 gives "w0.25", 0.275 gives "w0.275"."""
     short = f"{width:.2f}"
@@ -322,9 +186,3 @@ def named_width(name: str) -> float | None:
     """The width that `width_name` made the name from; None for any other name."""
     match = re.fullmatch(r"w(\d\.?[\de.-]*)", name)
     return float(match[1]) if match else None
-
-
-def _check_width(what: str, width: float, low: float, high: float) -> None:
-    number = isinstance(width, int | float | np.number) and not isinstance(width, bool)
-    if not number or not math.isfinite(width) or not 0 < width <= high or width < low:
-        raise UserError(f"{what}: expected a number from {low:g} to {high:g}, got {width!r}.")

@@ -126,7 +126,7 @@ def run(settings: Settings, points: int = 5) -> LatencyTable:
     if points < 3:
         raise UserError(f"--points: expected 3 or more, got {points}.")
     net = settings.net()
-    parts = units.split(net.records)
+    parts = units.divide(net.records)
     grids = choose_grids(parts, net, points)
     tasks = [sweep.OVERHEAD, *(task for key, grid in grids.items() for task in _tasks(key, grid))]
     with settings.askers() as (hello, askers):

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from slimjax.errors import UserError
-from slimjax.nn.widths import Subnet, WidthSpace
+from slimjax.nn.space import Space, Subnet
 
 Cost = Callable[[np.ndarray], Any]
 """int32 [..., G] -> [...]: what subnets cost (MACs, parameters, bytes, milliseconds). It rises with channels."""
@@ -63,7 +63,7 @@ def check_number(what: str, value: float, low: float, high: float = np.inf, whol
         raise UserError(f"{what}: expected a {'whole ' * whole}number {limits}, got {value!r}.")
 
 
-def check_reachable(what: str, budget: float, space: WidthSpace, cost: Cost) -> None:
+def check_reachable(what: str, budget: float, space: Space, cost: Cost) -> None:
     """Raises: UserError: a budget that is no finite number, or that no subnet of the space meets."""
     least, most = (float(cost(subnet)) for subnet in (space.lowest, space.largest))
     if not np.isfinite(budget) or budget < least:

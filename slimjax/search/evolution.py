@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 
 from slimjax.errors import UserError
-from slimjax.nn.widths import Subnet, WidthSpace
+from slimjax.nn.space import Space, Subnet
 from slimjax.search.base import Cost, Searcher, check_number, check_reachable, target_name, usable
 
 ATTEMPTS = 20
@@ -35,7 +35,7 @@ class EvolutionState(NamedTuple):
 
 
 def evolution(
-    space: WidthSpace,
+    space: Space,
     cost: Cost,
     budget: float,
     population: int = 100,
@@ -80,7 +80,7 @@ def evolution(
 
     def init() -> EvolutionState:
         size = population * (1 + generations)
-        empty = np.zeros((size, len(space.groups)), np.int32), np.full(size, np.nan)
+        empty = np.zeros((size, len(space)), np.int32), np.full(size, np.nan)
         state = breed(EvolutionState(*empty, told=0, asked=0, generation=0))
         if not state.asked:
             raise UserError(
@@ -108,7 +108,7 @@ def evolution(
             brood.grow_to(population, lambda n: genes.cross(elders, n, rng))
         brood.grow_to(population, lambda n: genes.draw(n, rng))
         asked, subnets = state.asked + len(brood.rows), state.subnets.copy()
-        subnets[state.asked : asked] = np.reshape(brood.rows, (-1, len(space.groups)))
+        subnets[state.asked : asked] = np.reshape(brood.rows, (-1, len(space)))
         return state._replace(subnets=subnets, asked=asked)
 
     def done(state: EvolutionState) -> bool:
@@ -124,7 +124,7 @@ def evolution(
 class _Genes:
     """Subnets as int [N, G]: positions among the legal counts of each group, ascending."""
 
-    space: WidthSpace
+    space: Space
     cost: Cost
     low: float
     high: float

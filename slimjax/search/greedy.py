@@ -8,7 +8,8 @@ from typing import NamedTuple
 import numpy as np
 
 from slimjax.errors import RunError, UserError
-from slimjax.nn.widths import Group, Subnet, WidthSpace
+from slimjax.nn.space import Space, Subnet
+from slimjax.nn.widths import Group
 from slimjax.search.base import Cost, Searcher, check_number, check_reachable, target_name, usable
 
 
@@ -28,7 +29,7 @@ class GreedyState(NamedTuple):
     reached: int
 
 
-def greedy(space: WidthSpace, cost: Cost, targets: Sequence[float], groups: int = 10) -> Searcher:
+def greedy(space: Space, cost: Cost, targets: Sequence[float], groups: int = 10) -> Searcher:
     """From the full network, narrows in each round the one channel group whose narrowing scores best.
 
     A round asks for one candidate per channel group: the network with one step less of it. The lowest score
@@ -58,7 +59,7 @@ def greedy(space: WidthSpace, cost: Cost, targets: Sequence[float], groups: int 
     steps = [ladder(space, group, groups) for group in space.groups]
 
     def init() -> GreedyState:
-        shape = (len(limits), len(space.groups))
+        shape = (len(limits), len(space))
         empty = np.zeros(shape, np.int32), np.full(len(limits), np.nan)
         return record(GreedyState(space.largest.copy(), *empty, reached=0), np.nan)
 
@@ -96,7 +97,7 @@ def greedy(space: WidthSpace, cost: Cost, targets: Sequence[float], groups: int 
     return Searcher(init, ask, tell, done, found)
 
 
-def ladder(space: WidthSpace, group: Group, groups: int) -> np.ndarray:
+def ladder(space: Space, group: Group, groups: int) -> np.ndarray:
     """Ascending legal channel counts that slimming a group step by step goes through (see `greedy`)."""
     legal = space.legal(group)[::-1]  # descending: argmin takes the first, the larger of two equally near
     ideal = group.channels * (1 - np.arange(groups + 1) / groups)

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from slimjax.nn.widths import Subnet
+from slimjax.nn.space import Subnet
 from slimjax.search import bayes
 from slimjax.search.base import Cost, Searcher, check_number, target_name, usable
 from slimjax.search.settings import Settings

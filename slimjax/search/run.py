@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from slimjax.errors import RunError, UserError
-from slimjax.nn.widths import WidthSpace
+from slimjax.nn.space import Space
 from slimjax.search.base import Cost, Searcher, usable
 from slimjax.search.trials import Trial, TrialLog, latest
 
@@ -35,7 +35,7 @@ def run(
     searcher: Searcher,
     score: Score,
     log: TrialLog,
-    space: WidthSpace,
+    space: Space,
     cost: Cost,
     *,
     how: str,

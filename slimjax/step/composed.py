@@ -23,8 +23,9 @@ from jax.flatten_util import ravel_pytree
 from slimjax import sharding
 from slimjax.nn import batch_stats, losses
 from slimjax.nn.layers import merge_variables
-from slimjax.nn.widths import Subnet, Width
-from slimjax.sharding import DATA, SPLIT, WHOLE
+from slimjax.nn.space import Subnet
+from slimjax.nn.widths import Width
+from slimjax.sharding import DATA, REPLICATED, SHARDED
 from slimjax.step import optimizers, rungs
 from slimjax.step.programs import Programs, outputs
 from slimjax.step.state import TrainState
@@ -58,7 +59,7 @@ class ComposedStep:
 
     def __init__(self, engine: Engine, slots: Sequence[Slot], draws: Subnet | None = None) -> None:
         self.engine, self.slots = engine, tuple(slots)
-        self.draws = np.zeros((0, len(engine.net.space.groups)), np.int32) if draws is None else draws
+        self.draws = np.zeros((0, len(engine.net.space)), np.int32) if draws is None else draws
         # A rung costs a program for every kind of slot that changes; the first slot starts the accumulator.
         moving = [(i == 0, s.target, s.stats) for i, s in enumerate(self.slots) if s.subnet is None]
         self._kinds = len(set(moving))
@@ -221,14 +222,14 @@ class ComposedStep:
             key = jax.random.fold_in(jax.random.wrap_key_data(key), step)
             return self.engine.prepare_train(key, images)
 
-        split = jax.NamedSharding(self.engine.mesh, SPLIT)
+        split = jax.NamedSharding(self.engine.mesh, SHARDED)
         return jax.jit(prepare, out_shardings=split)
 
     def _gradient(self, form: Form, target: str) -> Callable[..., Any]:
         """(weights, stats, images, labels, teacher, total, active) -> (total, stats, softmax, metrics)."""
         local = functools.partial(self._local_gradient, form, target)
-        inputs = (WHOLE, WHOLE, SPLIT, SPLIT, SPLIT, SPLIT, WHOLE)
-        outputs = (SPLIT, WHOLE, SPLIT, SPLIT)
+        inputs = (REPLICATED, REPLICATED, SHARDED, SHARDED, SHARDED, SHARDED, REPLICATED)
+        outputs = (SHARDED, REPLICATED, SHARDED, SHARDED)
         mapped = jax.shard_map(local, mesh=self.engine.mesh, in_specs=inputs, out_specs=outputs)
         return jax.jit(mapped, donate_argnums=5)
 
@@ -324,7 +325,7 @@ class ComposedStep:
             flat, restore = ravel_pytree(jax.tree.map(lambda x: x[0], parts))
             return restore(jax.lax.psum(flat, DATA) / devices)
 
-        reduce_all = jax.shard_map(reduce, mesh=engine.mesh, in_specs=SPLIT, out_specs=WHOLE)
+        reduce_all = jax.shard_map(reduce, mesh=engine.mesh, in_specs=SHARDED, out_specs=REPLICATED)
 
         def update(state: TrainState, totals: Any, stats: Any, measured: Any) -> tuple[TrainState, Metrics]:
             grads, measured = reduce_all((totals, measured))

@@ -17,7 +17,7 @@ import optax
 from jax.sharding import Mesh
 
 from slimjax.nn import batch_stats, losses
-from slimjax.nn.widths import Subnet
+from slimjax.nn.space import Subnet
 from slimjax.step import state
 from slimjax.step.composed import ComposedStep
 from slimjax.step.state import SHARED, TrainState
@@ -115,9 +115,9 @@ class Engine:
 
         return collect
 
-    def score(self, state: TrainState, affine: str, stats: Any, subnet: Any, batch: Batch) -> Metrics:
+    def test(self, state: TrainState, affine: str, stats: Any, subnet: Any, batch: Batch) -> Metrics:
         """Sums over a batch: `correct`, `loss` (cross-entropy to the labels), `count`."""
-        return self._score({**state.variables(affine), "batch_stats": stats}, subnet, batch)
+        return self._test({**state.variables(affine), "batch_stats": stats}, subnet, batch)
 
     @functools.partial(jax.jit, static_argnums=0)
     def _collect(
@@ -131,7 +131,7 @@ class Engine:
         return updates["batch_stats"]
 
     @functools.partial(jax.jit, static_argnums=0)
-    def _score(self, variables: Any, subnet: jax.Array, batch: Batch) -> Metrics:
+    def _test(self, variables: Any, subnet: jax.Array, batch: Batch) -> Metrics:
         images = self.prepare_test(batch["image"])
         widths = self.net.space.masked(subnet)
         logits: Any = self.net.model.apply(variables, images, widths, train=False)

@@ -18,15 +18,15 @@ from flax import linen as nn
 
 from slimjax.cost import counts
 from slimjax.nn.feature_map import FeatureMap
+from slimjax.nn.space import Subnet
 from slimjax.nn.trace import LayerRecord, Records
-from slimjax.nn.widths import Subnet
 from slimjax.supernet import Supernet
 
-MOST_CUTS = 2
+MOST_BOUNDARIES = 2
 
 
-class Cut(NamedTuple):
-    """A place to cut a network: after a top-level module.
+class Boundary(NamedTuple):
+    """A place where a network is divided: after a top-level module.
 
     Args:
       module: its name.
@@ -41,8 +41,8 @@ class Cut(NamedTuple):
     layers: int
 
 
-def cuts(net: Supernet) -> list[Cut]:
-    """All places to cut, in the order of the network: modules that are called once and give a feature map."""
+def boundaries(net: Supernet) -> list[Boundary]:
+    """All places to divide a network at, in its order: modules that are called once and give a feature map."""
     calls: list[tuple[str, Any]] = []
 
     def listen(call: Callable[..., Any], args: Any, kwargs: Any, context: Any) -> Any:
@@ -56,45 +56,47 @@ def cuts(net: Supernet) -> list[Cut]:
         jax.eval_shape(lambda key, x: net.model.init(key, x, train=True), jax.random.key(0), image)
     names = [name for name, _ in calls]
     found = [
-        _cut(net, name) for name, result in calls if isinstance(result, FeatureMap) and names.count(name) == 1
+        _boundary(net, name)
+        for name, result in calls
+        if isinstance(result, FeatureMap) and names.count(name) == 1
     ]
-    return [cut for cut in found if 0 < cut.layers < len(net.records.layers)]
+    return [boundary for boundary in found if 0 < boundary.layers < len(net.records.layers)]
 
 
-def choose(net: Supernet, draws: Subnet, most: int = MOST_CUTS) -> tuple[Cut, ...]:
-    """The cuts, `most` at most, with which scoring the draws int32 [N, G] executes the fewest MACs; maybe none.
+def choose(net: Supernet, draws: Subnet, most: int = MOST_BOUNDARIES) -> tuple[Boundary, ...]:
+    """The boundaries, `most` at most, with which scoring the draws int32 [N, G] executes the fewest MACs; maybe none.
 
     Every beginning counts at full size, every end as it is.
     """
-    places = cuts(net) if most else []
-    before = {cut: macs_between(net, [cut])[0] for cut in places}
-    after = {cut: float(macs_after(net, [cut])(draws).sum()) for cut in places}
-    distinct = {cut: len(np.unique(draws[:, cut.groups], axis=0)) for cut in places}
+    places = boundaries(net) if most else []
+    before = {boundary: macs_between(net, [boundary])[0] for boundary in places}
+    after = {boundary: float(macs_after(net, [boundary])(draws).sum()) for boundary in places}
+    distinct = {boundary: len(np.unique(draws[:, boundary.groups], axis=0)) for boundary in places}
 
-    def expected(chain: Sequence[Cut]) -> float:
+    def expected(chain: Sequence[Boundary]) -> float:
         if not chain:
             return float(macs_after(net, ())(draws).sum())
-        between = np.diff([0, *(before[cut] for cut in chain)])
-        return float(np.dot([distinct[cut] for cut in chain], between)) + after[chain[-1]]
+        between = np.diff([0, *(before[boundary] for boundary in chain)])
+        return float(np.dot([distinct[boundary] for boundary in chain], between)) + after[chain[-1]]
 
     chains = (itertools.combinations(places, count) for count in range(most + 1))
     return min(itertools.chain.from_iterable(chains), key=expected, default=())
 
 
-def macs_after(net: Supernet, chain: Sequence[Cut]) -> counts.Quadratic:
-    """MACs of an image from the last cut on, a function of subnets [..., G]."""
+def macs_after(net: Supernet, chain: Sequence[Boundary]) -> counts.Quadratic:
+    """MACs of an image from the last boundary on, a function of subnets [..., G]."""
     return _macs(net, net.records.layers[chain[-1].layers if chain else 0 :])
 
 
-def macs_between(net: Supernet, chain: Sequence[Cut]) -> list[int]:
-    """MACs of an image from each cut's predecessor to it, at full size."""
-    bounds = [0, *(cut.layers for cut in chain)]
+def macs_between(net: Supernet, chain: Sequence[Boundary]) -> list[int]:
+    """MACs of an image from each boundary's predecessor to it, at full size."""
+    bounds = [0, *(boundary.layers for boundary in chain)]
     parts = [net.records.layers[slice(*pair)] for pair in itertools.pairwise(bounds)]
     return [int(_macs(net, part)(net.space.largest)) for part in parts]
 
 
-def without_earlier(net: Supernet, chain: Sequence[Cut], subnets: Subnet) -> Subnet:
-    """The subnets with all groups at full size that nothing after the last cut depends on."""
+def without_earlier(net: Supernet, chain: Sequence[Boundary], subnets: Subnet) -> Subnet:
+    """The subnets with all groups at full size that nothing after the last boundary depends on."""
     if not chain:
         return subnets
     wide = np.tile(net.space.largest, (len(subnets), 1))
@@ -102,10 +104,10 @@ def without_earlier(net: Supernet, chain: Sequence[Cut], subnets: Subnet) -> Sub
     return wide
 
 
-def in_order(chain: Sequence[Cut], subnets: Subnet) -> tuple[np.ndarray, np.ndarray]:
-    """An order [N] of the subnets in which those with common beginnings are neighbours, and from which cut on each
+def in_order(chain: Sequence[Boundary], subnets: Subnet) -> tuple[np.ndarray, np.ndarray]:
+    """An order [N] of the subnets in which those with common beginnings are neighbours, and from which boundary on each
     of them, in that order, has to be computed anew: [N], 0 for everything, len(chain) for nothing before the last."""
-    keys = [subnets[:, cut.groups] for cut in chain]
+    keys = [subnets[:, boundary.groups] for boundary in chain]
     columns = np.concatenate([*keys, np.zeros((len(subnets), 1), np.int32)], axis=1)
     order = np.lexsort(columns.T[::-1])
     fresh = np.full(len(subnets), len(chain))
@@ -116,9 +118,14 @@ def in_order(chain: Sequence[Cut], subnets: Subnet) -> tuple[np.ndarray, np.ndar
 
 
 def run(
-    net: Supernet, variables: Any, source: jax.Array, widths: Any, begin: Cut | None, end: Cut | None
+    net: Supernet,
+    variables: Any,
+    source: jax.Array,
+    widths: Any,
+    begin: Boundary | None,
+    end: Boundary | None,
 ) -> jax.Array:
-    """The network from one cut to another, in training mode: a feature map's value, or logits at the end.
+    """The network from one boundary to another, in training mode: a feature map's value, or logits at the end.
 
     The whole network is traced; the compiler drops what the result does not depend on.
 
@@ -143,12 +150,12 @@ def run(
     return reached[0] if end else logits
 
 
-def _cut(net: Supernet, name: str) -> Cut:
+def _boundary(net: Supernet, name: str) -> Boundary:
     layers = net.records.layers
     own = [number for number, record in enumerate(layers) if record.path[0] == name]
     count = max(own) + 1 if own else 0
     before, after = (tuple(sorted(_groups(net, part))) for part in (layers[:count], layers[count:]))
-    return Cut(name, before, after, count)
+    return Boundary(name, before, after, count)
 
 
 def _groups(net: Supernet, layers: Sequence[LayerRecord]) -> set[int]:

@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from slimjax.nn.widths import Subnet
+from slimjax.nn.space import Subnet
 
 Cost = Callable[[Subnet], np.ndarray]
 """Subnets int32 [..., G] -> cost [...]; MACs, say."""
@@ -25,8 +25,8 @@ MOST_EXCHANGES = 300
 def choose(draws: Subnet, cost: Cost, count: int) -> Subnet:
     """At most `count` rungs, int32 [K, G] by rising cost, that cover every draw.
 
-    Subnets in order of cost are cut into runs; a run's rung is its elementwise maximum. Dynamic programming
-    finds the cuts with the least sum of (draws in the run) x (cost of its rung): optimal where subnets are
+    Subnets in order of cost are divided into runs; a run's rung is its elementwise maximum. Dynamic programming
+    finds the division with the least sum of (draws in the run) x (cost of its rung): optimal where subnets are
     ordered in every group at once (uniform widths). Where they are not, neighbours in cost may have little in
     common: subnets are also joined by how much that costs, one draw after another changes its rung as long as
     that pays, and the better result is taken.
@@ -36,7 +36,7 @@ def choose(draws: Subnet, cost: Cost, count: int) -> Subnet:
     """
     draws, weights = _sorted(draws, cost)
     points, merged = _merge(draws, weights)
-    best = _cut(points, merged, cost, min(count, len(points)))
+    best = _partition(points, merged, cost, min(count, len(points)))
     if count >= len(draws) or (np.diff(draws, axis=0) >= 0).all():
         return best
     starts = [best, _join(draws, weights, cost, count)]
@@ -70,7 +70,7 @@ def _merge(points: Subnet, weights: np.ndarray) -> tuple[Subnet, np.ndarray]:
     )
 
 
-def _cut(points: Subnet, weights: np.ndarray, cost: Cost, count: int) -> Subnet:
+def _partition(points: Subnet, weights: np.ndarray, cost: Cost, count: int) -> Subnet:
     size = len(points)
     # covers[i][j - i] is the rung of points i to j.
     covers = [np.maximum.accumulate(points[start:], axis=0) for start in range(size)]
@@ -79,22 +79,22 @@ def _cut(points: Subnet, weights: np.ndarray, cost: Cost, count: int) -> Subnet:
     for start, rungs in enumerate(covers):
         price[start, start:] = cost(rungs) * (total[start + 1 :] - total[start])
     best = price[0].copy()  # best[j]: least price of points 0..j with the runs so far
-    cuts = []
+    starts = []
     for _ in range(count - 1):
         joined = best[:-1, None] + price[1:]  # a last run that starts at k + 1
         start = joined.argmin(0)
         improved = joined[start, np.arange(size)]
-        cuts.append(np.where(improved < best, start + 1, -1))
+        starts.append(np.where(improved < best, start + 1, -1))
         best = np.minimum(best, improved)
-    return _backtrack(covers, cuts, size)
+    return _backtrack(covers, starts, size)
 
 
-def _backtrack(covers: list[Subnet], cuts: list[np.ndarray], size: int) -> Subnet:
+def _backtrack(covers: list[Subnet], starts: list[np.ndarray], size: int) -> Subnet:
     rungs, end = [], size - 1
-    for cut in reversed(cuts):
-        if cut[end] > 0:
-            rungs.append(covers[cut[end]][end - cut[end]])
-            end = cut[end] - 1
+    for start in reversed(starts):
+        if start[end] > 0:
+            rungs.append(covers[start[end]][end - start[end]])
+            end = start[end] - 1
     rungs.append(covers[0][end])
     return np.stack(rungs[::-1]).astype(np.int32)
 

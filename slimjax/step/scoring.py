@@ -23,23 +23,23 @@ from slimjax import sharding
 from slimjax.errors import UserError
 from slimjax.nn import losses
 from slimjax.nn.convolution import EVEN
-from slimjax.nn.widths import Subnet
-from slimjax.sharding import DATA, SPLIT, WHOLE
+from slimjax.nn.space import Subnet
+from slimjax.sharding import DATA, REPLICATED, SHARDED
 from slimjax.step import prefixes, rungs
-from slimjax.step.prefixes import Cut
+from slimjax.step.prefixes import Boundary
 from slimjax.step.programs import Programs
 from slimjax.step.state import SHARED, TrainState
 
 if TYPE_CHECKING:
     from slimjax.step.engine import Batch, Engine
 
-SPLITS = ("auto", "batch", "subnets")
+SHARDS = ("auto", "batch", "subnets")
 FIXED_PROGRAMS = 3
 """prepare as for test and as for training, and the full size for subnets that no rung covers."""
 IN_FLIGHT = 16
 """Calls that are dispatched and not done, at most: each may hold memory of its own."""
 TRIALS = 3
-"""Timed repetitions of each way to split, by which "auto" decides."""
+"""Timed repetitions of each way to shard, by which "auto" decides."""
 
 
 Sizes = tuple[int, ...]
@@ -50,8 +50,8 @@ class Call(NamedTuple):
 
     Args:
       rows: positions of the subnets that it scores, one for each device that has its own.
-      fresh: the first cut up to which this call's beginning is not that of the call before; as many as there
-        are cuts: none.
+      fresh: the first boundary up to which this call's beginning is not that of the call before; as many as there
+        are boundaries: none.
     """
 
     sizes: Sizes
@@ -60,9 +60,9 @@ class Call(NamedTuple):
 
 
 class Layout(NamedTuple):
-    """How a split runs: where networks are cut, and the rungs [K, G] that what comes after the last cut runs in."""
+    """How one way to shard runs: the boundaries, and the rungs [K, G] that what comes after the last one runs in."""
 
-    cuts: tuple[Cut, ...]
+    boundaries: tuple[Boundary, ...]
     rungs: Subnet
 
 
@@ -77,13 +77,13 @@ class Scorer:
     Args:
       draws: int32 [M, G], a sample of the subnets that will be scored, for which the rungs are chosen. None: those
         of the first call. A subnet that no rung covers runs at full size.
-      split: over the devices. "batch": each has its part of the images and all subnets, and the norms' statistics
+      shard: over the devices. "batch": each has its part of the images and all subnets, and the norms' statistics
         are global. "subnets": each has the whole batch and its part of the subnets, and nothing is exchanged. Both
         give the same to rounding, unless the network's norms keep statistics per device (`BatchNorm(sync=False)`).
-        "auto": the first call measures both and keeps the faster. Common beginnings are used where the batch is split.
+        "auto": the first call measures both and keeps the faster. Common beginnings are used where it is the batch.
 
     Raises:
-      UserError: an unknown split.
+      UserError: an unknown way to shard.
     """
 
     def __init__(
@@ -91,11 +91,11 @@ class Scorer:
         engine: Engine,
         draws: Subnet | None = None,
         *,
-        split: str = "auto",
+        shard: str = "auto",
     ) -> None:
-        if split not in SPLITS:
-            raise UserError(f"split: expected one of {', '.join(SPLITS)}, got {split!r}.")
-        self.engine, self.split = engine, split if engine.mesh.size > 1 else "batch"
+        if shard not in SHARDS:
+            raise UserError(f"shard: expected one of {', '.join(SHARDS)}, got {shard!r}.")
+        self.engine, self.shard = engine, shard if engine.mesh.size > 1 else "batch"
         # No fewer than two rungs, lest programs push each other out.
         self._count = max(engine.max_programs - FIXED_PROGRAMS, 2)
         self._platform = str(engine.mesh.devices.flat[0].platform)
@@ -109,8 +109,8 @@ class Scorer:
 
     @property
     def _decided(self) -> str:
-        """The split; before the first call "auto" goes by the batch."""
-        return "subnets" if self.split == "subnets" else "batch"
+        """What is sharded; before the first call "auto" goes by the batch."""
+        return "subnets" if self.shard == "subnets" else "batch"
 
     def __call__(
         self,
@@ -129,16 +129,16 @@ class Scorer:
 
         Raises:
           UserError: subnets that are larger than the network or of another one; a batch that the devices cannot
-            share equally, if it is to be split.
+            share equally, if it is to be sharded.
         """
         subnets, weights = self._check(subnets), state.variables(affine)
         if not len(subnets):
             return {"loss": np.zeros(0), "error": np.zeros(0)}
         if not self._layouts:
             self._layouts = self._lay_out(subnets)
-        if self.split == "auto":
-            self.split = self._faster_split(weights, subnets, batch, key)
-        found = self._run(weights, subnets, self._prepared(self.split, batch, key), self._plan(subnets))
+        if self.shard == "auto":
+            self.shard = self._faster_shard(weights, subnets, batch, key)
+        found = self._run(weights, subnets, self._prepared(self.shard, batch, key), self._plan(subnets))
         return {"loss": found[:, 0], "error": found[:, 1]}
 
     def executed_macs(self, subnets: Subnet) -> float:
@@ -158,20 +158,20 @@ class Scorer:
         return subnets
 
     def _lay_out(self, draws: Subnet) -> dict[str, Layout]:
-        """The layout of each split."""
+        """The layout of each way to shard."""
         draws, net = self._check(draws), self.engine.net
-        # A cut takes a program of its own; two rungs are always left.
-        spare = min(self.engine.max_programs - FIXED_PROGRAMS - 2, prefixes.MOST_CUTS)
-        cuts = prefixes.choose(net, draws, max(spare, 0))
-        splits = {"batch": cuts} if self.split == "batch" else {"batch": cuts, "subnets": ()}
-        return {split: Layout(chain, self._choose_rungs(draws, chain)) for split, chain in splits.items()}
+        # A boundary takes a program of its own; two rungs are always left.
+        spare = min(self.engine.max_programs - FIXED_PROGRAMS - 2, prefixes.MOST_BOUNDARIES)
+        boundaries = prefixes.choose(net, draws, max(spare, 0))
+        shards = {"batch": boundaries} if self.shard == "batch" else {"batch": boundaries, "subnets": ()}
+        return {shard: Layout(chain, self._choose_rungs(draws, chain)) for shard, chain in shards.items()}
 
-    def _choose_rungs(self, draws: Subnet, cuts: tuple[Cut, ...]) -> Subnet:
+    def _choose_rungs(self, draws: Subnet, boundaries: tuple[Boundary, ...]) -> Subnet:
         if self.engine.policy == "masked" or not len(draws):
             return draws[:0]
-        net, count = self.engine.net, self._count - len(cuts)
-        wanted = prefixes.without_earlier(net, cuts, self._rounded_up(draws))
-        return rungs.choose(wanted, prefixes.macs_after(net, cuts), count)
+        net, count = self.engine.net, self._count - len(boundaries)
+        wanted = prefixes.without_earlier(net, boundaries, self._rounded_up(draws))
+        return rungs.choose(wanted, prefixes.macs_after(net, boundaries), count)
 
     def _rounded_up(self, sizes: Subnet) -> Subnet:
         """The next larger sizes that the devices compute well, and that every layer can have."""
@@ -179,15 +179,15 @@ class Scorer:
         steps = np.array([math.lcm(step, group.multiple_of) for group in space.groups], np.int32)
         return np.minimum(-(-sizes // steps) * steps, space.largest)
 
-    def _plan(self, subnets: Subnet, split: str | None = None) -> list[Call]:
+    def _plan(self, subnets: Subnet, shard: str | None = None) -> list[Call]:
         """The calls that score all subnets: in an order of common beginnings, or by devices, the largest first."""
-        split = split or self._decided
-        layout = self._layouts[split]
+        shard = shard or self._decided
+        layout = self._layouts[shard]
         sizes = np.concatenate([layout.rungs, self.engine.net.space.largest[None]])
-        ends = prefixes.without_earlier(self.engine.net, layout.cuts, subnets)
+        ends = prefixes.without_earlier(self.engine.net, layout.boundaries, subnets)
         homes = [rungs.cover(sizes, subnet) or 0 for subnet in ends]
-        if split == "batch":
-            order, fresh = prefixes.in_order(layout.cuts, subnets)
+        if shard == "batch":
+            order, fresh = prefixes.in_order(layout.boundaries, subnets)
             return [
                 Call(tuple(sizes[homes[row]].tolist()), np.array([row]), int(level))
                 for row, level in zip(order, fresh, strict=True)
@@ -205,100 +205,105 @@ class Scorer:
 
     def _run(self, weights: Any, subnets: Subnet, prepared: _Prepared, calls: list[Call]) -> np.ndarray:
         """float64 [N, 2]: loss and error; rows that no call scores stay NaN."""
-        split, cuts = prepared.split, self._layouts[prepared.split].cuts
-        reached: list[Any] = [prepared.images, *cuts]  # what the network has made of the images, by cut
+        shard, boundaries = prepared.shard, self._layouts[prepared.shard].boundaries
+        reached: list[Any] = [
+            prepared.images,
+            *boundaries,
+        ]  # what the network has made of the images, by boundary
         results: list[jax.Array] = []
         for number, call in enumerate(calls):
             if number >= IN_FLIGHT:
                 results[number - IN_FLIGHT].block_until_ready()
             active = subnets[call.rows]
-            for level in range(call.fresh, len(cuts)):
-                name = ("beginning", cuts[level], prepared.images.shape)
+            for level in range(call.fresh, len(boundaries)):
+                name = ("beginning", boundaries[level], prepared.images.shape)
                 make = functools.partial(self._beginning, level)
                 reached[level + 1] = self.programs.run(name, make, weights, reached[level], active)
-            key = (split, call.sizes, prepared.images.shape)
-            make = functools.partial(self._forward, split, call.sizes)
+            key = (shard, call.sizes, prepared.images.shape)
+            make = functools.partial(self._forward, shard, call.sizes)
             results.append(self.programs.run(key, make, weights, reached[-1], prepared.labels, active))
         found = np.full((len(subnets), 2), np.nan)
         found[np.concatenate([call.rows for call in calls])] = np.concatenate(sharding.fetch_rows(results))
         return found
 
-    def _faster_split(self, weights: Any, subnets: Subnet, batch: Batch, key: jax.Array | None) -> str:
+    def _faster_shard(self, weights: Any, subnets: Subnet, batch: Batch, key: jax.Array | None) -> str:
         """Times both on the rung that has most to do; all processes take the same decision."""
         if len(batch["label"]) % self.engine.mesh.size:
             return "subnets"
-        plans = {split: self._plan(subnets, split) for split in SPLITS[1:]}
-        first = {split: [_busiest(calls)._replace(fresh=0)] for split, calls in plans.items()}
-        prepared = {split: self._prepared(split, batch, key) for split in plans}
-        seconds: dict[str, list[float]] = {split: [] for split in plans}
+        plans = {shard: self._plan(subnets, shard) for shard in SHARDS[1:]}
+        first = {shard: [_busiest(calls)._replace(fresh=0)] for shard, calls in plans.items()}
+        prepared = {shard: self._prepared(shard, batch, key) for shard in plans}
+        seconds: dict[str, list[float]] = {shard: [] for shard in plans}
         for _ in range(1 + TRIALS):
-            for split, calls in first.items():
+            for shard, calls in first.items():
                 began = time.perf_counter()
-                self._run(weights, subnets, prepared[split], calls)
-                seconds[split].append(time.perf_counter() - began)
+                self._run(weights, subnets, prepared[shard], calls)
+                seconds[shard].append(time.perf_counter() - began)
         # A call stands for all of its plan, in proportion to their MACs.
         total = {
-            split: statistics.median(seconds[split][1:])
-            * self._macs(plan, self._layouts[split])
-            / self._macs(first[split], self._layouts[split])
-            for split, plan in plans.items()
+            shard: statistics.median(seconds[shard][1:])
+            * self._macs(plan, self._layouts[shard])
+            / self._macs(first[shard], self._layouts[shard])
+            for shard, plan in plans.items()
         }
         return "subnets" if sharding.agree(total["subnets"] < total["batch"]) else "batch"
 
     def _macs(self, calls: list[Call], layout: Layout) -> float:
         """Forward MACs per image of all calls, those of one subnet in each."""
-        net, cuts = self.engine.net, layout.cuts
-        between = np.array([*prefixes.macs_between(net, cuts), 0])
+        net, boundaries = self.engine.net, layout.boundaries
+        between = np.array([*prefixes.macs_between(net, boundaries), 0])
         begun = sum(float(between[call.fresh :].sum()) for call in calls)
         sizes = np.array([call.sizes for call in calls], np.int32)
-        return begun + float(prefixes.macs_after(net, cuts)(sizes).sum())
+        return begun + float(prefixes.macs_after(net, boundaries)(sizes).sum())
 
-    def _prepared(self, split: str, batch: Batch, key: jax.Array | None) -> _Prepared:
+    def _prepared(self, shard: str, batch: Batch, key: jax.Array | None) -> _Prepared:
         images, labels = batch["image"], batch["label"]
-        if split == "batch" and len(labels) % self.engine.mesh.size:
+        if shard == "batch" and len(labels) % self.engine.mesh.size:
             raise UserError(
                 f"batch: expected a multiple of {self.engine.mesh.size} images (devices), got {len(labels)}."
             )
         raw = None if key is None else np.asarray(jax.random.key_data(key))
-        make = functools.partial(self._prepare, split)
-        name = ("prepare", split, key is None, images.shape)
-        return _Prepared(split, *self.programs.run(name, make, raw, images, labels))
+        make = functools.partial(self._prepare, shard)
+        name = ("prepare", shard, key is None, images.shape)
+        return _Prepared(shard, *self.programs.run(name, make, raw, images, labels))
 
-    def _prepare(self, split: str) -> Callable[..., Any]:
+    def _prepare(self, shard: str) -> Callable[..., Any]:
         def prepare(key: jax.Array | None, images: jax.Array, labels: jax.Array) -> Any:
             if key is None:
                 return self.engine.prepare_test(images), labels
             return self.engine.prepare_train(jax.random.wrap_key_data(key), images), labels
 
-        return jax.jit(prepare, out_shardings=jax.NamedSharding(self.engine.mesh, _rows_of(split)))
+        return jax.jit(prepare, out_shardings=jax.NamedSharding(self.engine.mesh, _rows_of(shard)))
 
     def _beginning(self, level: int) -> Callable[..., Any]:
-        """(weights, what the cut before gave, active [1, G]) -> the value at a cut, all its channels."""
-        begin, end = (None, *self._layouts["batch"].cuts)[level : level + 2]
+        """(weights, what the boundary before gave, active [1, G]) -> the value at a boundary, all its channels."""
+        begin, end = (None, *self._layouts["batch"].boundaries)[level : level + 2]
         net = self.engine.net
 
         def local(weights: Any, source: jax.Array, active: jax.Array) -> jax.Array:
             widths = net.space.widths(net.space.largest, active[0], DATA)
             return prefixes.run(net, weights, source, widths, begin, end)
 
-        mapped = jax.shard_map(local, mesh=self.engine.mesh, in_specs=(WHOLE, SPLIT, WHOLE), out_specs=SPLIT)
+        mapped = jax.shard_map(
+            local, mesh=self.engine.mesh, in_specs=(REPLICATED, SHARDED, REPLICATED), out_specs=SHARDED
+        )
         return jax.jit(mapped)
 
-    def _forward(self, split: str, sizes: Sizes) -> Callable[..., Any]:
-        """(weights, images or the last cut's value, labels, active [D or 1, G]) -> [D or 1, 2]."""
-        rows = _rows_of(split)
-        inputs, outputs = (WHOLE, rows, rows, WHOLE), WHOLE if split == "batch" else SPLIT
-        local = functools.partial(self._local_forward, split, sizes)
+    def _forward(self, shard: str, sizes: Sizes) -> Callable[..., Any]:
+        """(weights, images or the last boundary's value, labels, active [D or 1, G]) -> [D or 1, 2]."""
+        rows = _rows_of(shard)
+        inputs, outputs = (REPLICATED, rows, rows, REPLICATED), REPLICATED if shard == "batch" else SHARDED
+        local = functools.partial(self._local_forward, shard, sizes)
         return jax.jit(jax.shard_map(local, mesh=self.engine.mesh, in_specs=inputs, out_specs=outputs))
 
     def _local_forward(
-        self, split: str, sizes: Sizes, weights: Any, source: jax.Array, labels: jax.Array, active: jax.Array
+        self, shard: str, sizes: Sizes, weights: Any, source: jax.Array, labels: jax.Array, active: jax.Array
     ) -> jax.Array:
         """One device's part: of the batch, with the norms' statistics over all devices, or of the subnets."""
-        engine, shared = self.engine, split == "batch"
+        engine, shared = self.engine, shard == "batch"
         mine = active[0] if shared else active[jax.lax.axis_index(DATA)]
         widths = engine.net.space.widths(sizes, mine, DATA if shared else None)
-        begin = (None, *self._layouts[split].cuts)[-1]
+        begin = (None, *self._layouts[shard].boundaries)[-1]
         logits = prefixes.run(engine.net, weights, source, widths, begin, None)
         smooth = (engine.label_smoothing, engine.smoothing_form)
         loss = losses.cross_entropy(logits, losses.smooth_labels(labels, logits.shape[-1], *smooth))
@@ -309,7 +314,7 @@ class Scorer:
 class _Prepared(NamedTuple):
     """A batch as the programs take it."""
 
-    split: str
+    shard: str
     images: jax.Array
     labels: jax.Array
 
@@ -320,9 +325,9 @@ def _busiest(calls: list[Call]) -> Call:
     return next(call for call in calls if call.sizes == sizes)
 
 
-def _rows_of(split: str) -> Any:
+def _rows_of(shard: str) -> Any:
     """How the batch lies on the devices."""
-    return SPLIT if split == "batch" else WHOLE
+    return SHARDED if shard == "batch" else REPLICATED
 
 
 def _fill_up(members: list[list[int]], sizes: Subnet, subnets: Subnet, width: int) -> None:

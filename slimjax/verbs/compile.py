@@ -22,7 +22,7 @@ from ml_collections import ConfigDict
 from slimjax.errors import UserError
 from slimjax.experiment import plan
 from slimjax.experiment.build import Experiment, build
-from slimjax.nn.widths import Subnet
+from slimjax.nn.space import Subnet
 from slimjax.profiling import hlo, tpu
 from slimjax.profiling.chips import GIB, Chip
 from slimjax.profiling.tpu import Slice

@@ -33,14 +33,14 @@ def run(
     chosen_by = {"width": width, "subnet": subnet, "variant": variant}
     if len(given := [flag for flag, value in chosen_by.items() if value is not None]) > 1:
         raise UserError(f"give {' or '.join(f'--{flag}' for flag in given)}, not both.")
-    entry = models.lookup(name)
-    if width is not None and not 0 < width <= entry.max_width:
-        raise UserError(f"--width: expected a number above 0 and up to {entry.max_width:g}, got {width:g}.")
+    spec = models.lookup(name)
+    if width is not None and not 0 < width <= spec.max_width:
+        raise UserError(f"--width: expected a number above 0 and up to {spec.max_width:g}, got {width:g}.")
     if batch < 1:
         raise UserError(f"--batch: expected a positive number, got {batch}.")
-    subnet = _variant(name, entry, variant) if variant is not None else subnet
-    width = entry.max_width if width is None and subnet is None else width
-    lowest = min(width or entry.min_width, entry.min_width)
+    subnet = _variant(name, spec, variant) if variant is not None else subnet
+    width = spec.max_width if width is None and subnet is None else width
+    lowest = min(width or spec.min_width, spec.min_width)
     net = supernet.named(name, min_width=lowest, **network)
     chosen = net.space.uniform(width) if width is not None else net.space.from_channels(subnet or {})
     answer = {
@@ -68,11 +68,11 @@ def _latency(net: supernet.Supernet, chosen: Any, path: str, monotone: bool) -> 
     }
 
 
-def _variant(name: str, entry: models.Entry, variant: str) -> Mapping[str, int]:
+def _variant(name: str, spec: models.ModelSpec, variant: str) -> Mapping[str, int]:
     """Channels by group of a model's published subnet."""
-    if variant in entry.variants:
-        return entry.variants[variant]
-    if entry.variants:
-        raise UserError(f"--variant: {name} has {', '.join(entry.variants)}; got {variant!r}.")
+    if variant in spec.variants:
+        return spec.variants[variant]
+    if spec.variants:
+        raise UserError(f"--variant: {name} has {', '.join(spec.variants)}; got {variant!r}.")
     known = ", ".join(known for known, other in models.MODELS.items() if other.variants)
     raise UserError(f"--variant: {name} has no variants. Models that have some: {known}.")

@@ -13,7 +13,8 @@ from slimjax.errors import UserError
 from slimjax.experiment.build import Experiment, build
 from slimjax.experiment.loop import checkpoints, restore
 from slimjax.experiment.measure import FrontRow, evaluate
-from slimjax.nn.widths import Subnet, width_name
+from slimjax.nn.space import Subnet
+from slimjax.nn.widths import width_name
 from slimjax.step.state import TrainState
 from slimjax.workdir.checkpoint import Checkpointer
 

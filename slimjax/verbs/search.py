@@ -11,13 +11,13 @@ from typing import Any
 import jax
 
 from slimjax import sharding
+from slimjax.budgets import Budget, Resource, parse_budget
 from slimjax.errors import UserError
 from slimjax.experiment import recipes
 from slimjax.experiment.build import Experiment, build, check_scoring, network
-from slimjax.experiment.measure import FrontRow, Scores, evaluate
+from slimjax.experiment.measure import FrontRow, Prober, evaluate
 from slimjax.files import write_atomic
-from slimjax.nn.widths import Subnet
-from slimjax.objectives import Budget, Objective, WidthVectors, parse_budget
+from slimjax.nn.space import Subnet
 from slimjax.report.page import write_front
 from slimjax.search.base import Cost, Searcher, check_number, check_reachable, target_name
 from slimjax.search.evolution import evolution
@@ -27,6 +27,7 @@ from slimjax.search.run import run as run_search
 from slimjax.search.trials import TrialLog
 from slimjax.step.state import SHARED, TrainState
 from slimjax.supernet import Supernet
+from slimjax.vectors import WidthVectors
 from slimjax.verbs.evaluate import load_config, load_state
 from slimjax.workdir import architecture
 from slimjax.workdir.architecture import Architecture
@@ -47,7 +48,7 @@ class Search:
 
     Args:
       directory: of a finished or running training.
-      budgets: as `objectives.parse_budget` reads them, all on one objective.
+      budgets: as `budgets.parse_budget` reads them, all on one resource.
       method: of `METHODS`.
       images: held-out images that subnets are scored on; None: the config's `scoring.images`.
       trials: subnets to score, for "bayes" and "evolution".
@@ -74,7 +75,7 @@ class Search:
 
     def parsed(self) -> list[Budget]:
         budgets = [parse_budget(text) for text in self.budgets]
-        if len({budget.objective for budget in budgets}) > 1:
+        if len({budget.resource for budget in budgets}) > 1:
             raise UserError("--budget: all budgets of one search are on one cost. Search once for each.")
         return budgets
 
@@ -117,7 +118,7 @@ def _with_scoring(experiment: Experiment, search: Search) -> Experiment:
 
 def _check_budgets(search: Search, budgets: Sequence[Budget], net: Supernet) -> None:
     """A budget that no subnet meets is refused before anything is scored; a history says so itself."""
-    cost = budgets[0].objective.cost(net)
+    cost = budgets[0].resource.cost(net)
     if search.method != "history":
         for budget in budgets:
             check_reachable("--budget", budget.absolute(net), net.space, cost)
@@ -127,13 +128,13 @@ def _found(
     search: Search, budgets: Sequence[Budget], experiment: Experiment, state: TrainState
 ) -> dict[str, Subnet]:
     """The best subnet within each budget, by the budget's text."""
-    space, cost = experiment.net.space, budgets[0].objective.cost(experiment.net)
+    space, cost = experiment.net.space, budgets[0].resource.cost(experiment.net)
     limits = {str(budget): budget.absolute(experiment.net) for budget in budgets}
     if search.method == "history":
         return {name: _visited(experiment, state, cost, limit, name) for name, limit in limits.items()}
-    score = Scores(experiment).at(state, 0, METHODS[search.method])
+    score = Prober(experiment).at(state, 0, METHODS[search.method])
     found: dict[str, Subnet] = {}
-    for name, searcher in _searchers(search, experiment.net, budgets[0].objective, list(limits.values())):
+    for name, searcher in _searchers(search, experiment.net, budgets[0].resource, list(limits.values())):
         # What scores depend on is in the log's name: other weights or images begin another.
         about = f"step{int(state.step)}-{search.split}{experiment.config.scoring.images}-seed{search.seed}"
         path = Path(search.directory) / f"search-{search.method}" / f"trials-{about}{name}.jsonl"
@@ -146,14 +147,14 @@ def _found(
 
 
 def _searchers(
-    search: Search, net: Supernet, objective: Objective, limits: list[float]
+    search: Search, net: Supernet, resource: Resource, limits: list[float]
 ) -> list[tuple[str, Searcher]]:
     """The searches that find the subnets of all limits, each with an ending for its log's name."""
-    space, cost = net.space, objective.cost(net)
+    space, cost = net.space, resource.cost(net)
     if search.method == "greedy":
         return [("", greedy(space, cost, limits))]
     if search.method == "bayes":
-        vectors = WidthVectors(net, objective)
+        vectors = WidthVectors(net, resource)
         options: dict[str, Any] = {"budgets": limits, "trials": search.trials, "seed": search.seed}
         return [("", mobo(vectors.subnets, cost, space.largest, vectors.low, **options))]
     population = min(POPULATION, search.trials)
@@ -192,7 +193,7 @@ def _save(
     for row in rows:
         subnet, budget = space.from_channels(row["channels"]), parse_budget(row["name"])
         costs = {"macs": row["macs"], "params": row["params"]}
-        costs[budget.objective.name] = float(budget.objective.cost(experiment.net)(subnet))
+        costs[budget.resource.name] = float(budget.resource.cost(experiment.net)(subnet))
         how = {"method": search.method, "budget": row["name"], "trials": search.trials, "seed": search.seed}
         accuracy = {"top1": row["top1"], "loss": row["loss"]}
         path = folder / f"{_file_name(row['name'])}.json"

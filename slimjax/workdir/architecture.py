@@ -20,7 +20,7 @@ from etils import epath
 from slimjax import files
 from slimjax.errors import UserError
 from slimjax.files import write_atomic
-from slimjax.nn.widths import Subnet, WidthSpace
+from slimjax.nn.space import Space, Subnet
 
 SCHEMA = 1
 
@@ -61,7 +61,7 @@ class Architecture:
             _check_object("accuracy", self.accuracy)
             _check_numbers("accuracy", self.accuracy)
 
-    def subnet(self, space: WidthSpace) -> Subnet:
+    def subnet(self, space: Space) -> Subnet:
         """int32 [G]. Raises: UserError: groups that the space has not, or the file has not; illegal counts."""
         if absent := [name for name in space.index if name not in self.channels]:
             raise UserError(f"architecture: lacks the channels of groups {', '.join(absent)}.")

@@ -9,7 +9,7 @@ import numpy as np
 
 from slimjax import sharding
 from slimjax.experiment.build import Experiment, build_algorithm
-from slimjax.experiment.measure import Scores
+from slimjax.experiment.measure import Prober
 from slimjax.progress import Progress
 from slimjax.step.state import TrainState, place
 
@@ -35,7 +35,7 @@ def fit(experiment: Experiment, label: str) -> Trained:
     """A trained state, by the steps of `train.train`."""
     algorithm = experiment.algorithm
     state = place(experiment.mesh, algorithm.init(experiment.config.seed))
-    batches, scores, history = experiment.train_batches(), Scores(experiment), []
+    batches, scores, history = experiment.train_batches(), Prober(experiment), []
     with Progress(experiment.steps, label, stream=sys.stderr) as progress:
         for step in range(experiment.steps):
             learnt = algorithm.observe(state.algorithm, step, scores.at(state, step))

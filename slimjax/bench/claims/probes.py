@@ -33,7 +33,7 @@ def _sweep(experiment: Experiment, state: TrainState, _: Mapping[str, float]) ->
         lambda path, x: np.full(x.shape, float(path[-1].key == "var"), x.dtype), like
     )
     for row in rows:
-        initial = measure.score(experiment, state, chosen[row["name"]], untouched)
+        initial = measure.test(experiment, state, chosen[row["name"]], untouched)
         row["top1_initial_statistics"] = initial["top1"]
     return {row["name"]: _scores(row) for row in rows}
 
@@ -49,7 +49,7 @@ def _switches(experiment: Experiment, state: TrainState, last: Mapping[str, floa
     result = {}
     for name, choice in experiment.algorithm.finish(state, None).items():
         assert choice.stats is not None
-        score = measure.score(experiment, state, choice, state.batch_stats[choice.stats])
+        score = measure.test(experiment, state, choice, state.batch_stats[choice.stats])
         result[name] = {**score, "train_top1": last[f"{name}/top1"]}
     return result
 

@@ -19,8 +19,7 @@ from slimjax.algorithms import Chosen
 from slimjax.bench.claims.fit import fit
 from slimjax.experiment import measure, recipes
 from slimjax.experiment.build import Experiment, build
-from slimjax.nn.widths import Subnet
-from slimjax.objectives import WidthVectors
+from slimjax.nn.space import Subnet
 from slimjax.search import pareto
 from slimjax.search.base import Searcher
 from slimjax.search.greedy import greedy
@@ -30,6 +29,7 @@ from slimjax.search.settings import Settings
 from slimjax.search.trials import TrialLog
 from slimjax.step.state import TrainState
 from slimjax.supernet import Supernet
+from slimjax.vectors import WidthVectors
 from slimjax.workdir import architecture
 from slimjax.workdir.architecture import Architecture
 
@@ -124,7 +124,7 @@ def _scores(experiment: Experiment, state: TrainState, kind: str = "loss") -> Ca
     """Scores on all held-out images."""
     config = experiment.config.copy_and_resolve_references()
     config.scoring.images = HOLDOUT
-    return measure.Scores(dataclasses.replace(experiment, config=config)).at(state, 0, kind)
+    return measure.Prober(dataclasses.replace(experiment, config=config)).at(state, 0, kind)
 
 
 def _driven(searcher: Searcher, score: Callable[[Subnet], np.ndarray], net: Supernet) -> Any:

@@ -1,0 +1,108 @@
+"""What a search holds subnets to: MACs, parameters, peak memory, or milliseconds by a latency table."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import re
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+
+from slimjax.cost import latency
+from slimjax.errors import UserError
+from slimjax.nn.space import Subnet
+from slimjax.search.base import target_name
+from slimjax.supernet import Supernet
+
+RESOURCES = MappingProxyType(
+    {
+        "macs": "multiply-accumulates per image",
+        "params": "parameters",
+        "peak_bytes": "bytes of inference at its fullest moment, one image",
+        "latency_ms": "milliseconds, by a latency table",
+    }
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Resource:
+    """What running a subnet costs, by name.
+
+    Args:
+      name: of `RESOURCES`.
+      table: the file of a latency table; for "latency_ms" only.
+
+    Raises:
+      UserError: an unknown name, or a table missing or not asked for.
+    """
+
+    name: str = "macs"
+    table: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.name not in RESOURCES:
+            raise UserError(f"resource: expected one of {', '.join(RESOURCES)}, got {self.name!r}.")
+        if (self.name == "latency_ms") != (self.table is not None):
+            raise UserError(
+                "resource: latency_ms needs a table, and nothing else does. "
+                "Write latency_ms with a table that slimjax profile made."
+            )
+
+    def cost(self, net: Supernet) -> Callable[[Subnet], np.ndarray]:
+        """int32 [..., G] -> float64 [...], in the resource's unit."""
+        if self.table:
+            count: Callable[..., Any] = net.latency(latency.load(self.table))
+        else:
+            by_name: Mapping[str, Callable[..., Any]] = {
+                "macs": net.macs,
+                "params": net.params,
+                "peak_bytes": net.peak_memory,
+            }
+            count = by_name[self.name]
+        return lambda subnets: np.asarray(count(np.asarray(subnets, np.int32)), np.float64)
+
+
+MACS = Resource("macs")
+
+
+@dataclasses.dataclass(frozen=True)
+class Budget:
+    """An upper bound on an resource: a fraction of the largest network's cost if it is at most 1, else absolute.
+
+    Latencies are always absolute: networks of less than a millisecond exist.
+    """
+
+    resource: Resource
+    most: float
+
+    def absolute(self, net: Supernet) -> float:
+        """The bound in the resource's unit."""
+        if self.most > 1 or self.resource.table:
+            return self.most
+        return self.most * float(self.resource.cost(net)(net.space.largest))
+
+    def __str__(self) -> str:
+        table = f"@{self.resource.table}" if self.resource.table else ""
+        return f"{self.resource.name}<={target_name(self.most)}{table}"
+
+
+def parse_budget(text: str) -> Budget:
+    """`macs<=0.5`, `params<=200000`, `latency_ms<=3.2@table.json`.
+
+    Raises:
+      UserError: saying what a budget looks like.
+    """
+    match = re.fullmatch(r"\s*(\w+)\s*<=\s*([\d.eE+-]+)\s*(?:@(.+))?", text)
+    try:
+        most = float(match[2]) if match else math.nan
+    except ValueError:
+        most = math.nan
+    if match is None or not 0 < most < math.inf:
+        raise UserError(
+            f"--budget: expected COST<=NUMBER, such as 'macs<=0.5' (a fraction of the largest network's), "
+            f"'params<=200000' or 'latency_ms<=3.2@table.json', got {text!r}."
+        )
+    return Budget(Resource(match[1], match[3]), most)
