@@ -11,9 +11,10 @@ import numpy as np
 import pytest
 import tensorflow_datasets as tfds
 from jax.experimental.compilation_cache import compilation_cache
-from ml_collections import ConfigDict
 from PIL import Image
 
+from helpers.paths import CONFIGS
+from helpers.runs import flat
 from slimjax.experiment import config_file
 from slimjax.experiment.build import Experiment, build
 from slimjax.experiment.config import validate
@@ -23,7 +24,7 @@ from slimjax.verbs.search import Search
 from slimjax.workdir import metrics
 from slimjax.workdir.checkpoint import Checkpointer
 
-CONFIGS = sorted((Path(__file__).parent.parent / "configs").glob("*.py"))
+FILES = sorted(CONFIGS.glob("*.py"))
 IMAGES = 16  # of every mocked split
 
 
@@ -95,7 +96,7 @@ def prepared(listed, own):
     return enter
 
 
-@pytest.fixture(scope="module", params=CONFIGS, ids=lambda path: path.stem)
+@pytest.fixture(scope="module", params=FILES, ids=lambda path: path.stem)
 def path(request) -> Path:
     return request.param
 
@@ -142,17 +143,8 @@ def test_header_search_is_of_what_the_command_has_trained(path, experiment):
     assert search.method != "greedy" or retrained in header(path)
 
 
-def flat(config: ConfigDict, prefix: str = "") -> dict:
-    """Dotted names and values."""
-    parts = [
-        flat(value, f"{prefix}{key}.") if isinstance(value, ConfigDict) else {prefix + key: value}
-        for key, value in config.items()
-    ]
-    return {key: value for part in parts for key, value in part.items()}
-
-
-COMPARED = [path for path in CONFIGS if path.stem.endswith(("_bignas", "_usnet"))]
-COMPARED = [path for path in COMPARED if path.with_stem(re.sub("_[a-z]+$", "_joslim", path.stem)) in CONFIGS]
+COMPARED = [path for path in FILES if path.stem.endswith(("_bignas", "_usnet"))]
+COMPARED = [path for path in COMPARED if path.with_stem(re.sub("_[a-z]+$", "_joslim", path.stem)) in FILES]
 OWN_RECIPE = ("digits_resnet8_usnet", "imagenet_mobilenet_v2_usnet")  # not for comparison with Joslim
 
 
@@ -208,7 +200,7 @@ LIKE_OTHERS = (
     "cifar100|resnet32|resnet44|autoslim|v3_small|imagenet_resnet50_usnet"
     "|(net56|imagenet.*)_joslim|(cifar|imagenet).*_bignas"
 )
-TRACED = [path for path in CONFIGS if not re.search(LIKE_OTHERS, path.stem)]
+TRACED = [path for path in FILES if not re.search(LIKE_OTHERS, path.stem)]
 
 
 @pytest.mark.parametrize("path", TRACED, indirect=True, ids=lambda path: path.stem)
@@ -276,7 +268,7 @@ def run_until(step: int, config, directory: str, monkeypatch) -> None:
 @pytest.mark.usefixtures("compile_cache")
 @pytest.mark.parametrize("name", TRAINED)
 def test_run_trains_two_steps_and_resumes_to_three(name, prepared, tmp_path, monkeypatch, capsys):
-    path = next(path for path in CONFIGS if path.stem == name)
+    path = next(path for path in FILES if path.stem == name)
     config = load(path, *TINY, *TRAINED[name])
     with prepared(config):
         run_until(2, config, str(tmp_path), monkeypatch)

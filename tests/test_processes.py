@@ -9,9 +9,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import assert_trees_close
-from test_train import REPOSITORY, environment, final_state, losses
 
+from helpers.paths import REPOSITORY
+from helpers.runs import environment, final_state, losses
+from helpers.trees import assert_trees_close
 from slimjax.experiment import config_file
 from slimjax.experiment.loop import train
 from slimjax.search import trials
@@ -32,9 +33,9 @@ OVERRIDES = tuple(
 SEARCH = {"budgets": ("macs<=0.8",), "method": "greedy"}
 JOB = f"""
 import sys
-from slimjax import cli, search_run
+from slimjax.verbs import cli, search
 assert cli.main(["train", "--config", {CONFIG!r}, "--workdir", sys.argv[1], *{OVERRIDES!r}]) == 0
-search_run.run(search_run.Search(sys.argv[1], **{SEARCH!r}))
+search.run(search.Search(sys.argv[1], **{SEARCH!r}))
 """
 
 

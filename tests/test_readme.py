@@ -1,13 +1,13 @@
 """What README shows is run."""
 
 import re
-from pathlib import Path
 
 import jax
 import numpy as np
-from conftest import assert_trees_close
 
-REPOSITORY = Path(__file__).parent.parent
+from helpers.paths import REPOSITORY
+from helpers.trees import assert_trees_close
+
 README = (REPOSITORY / "README.md").read_text()
 
 

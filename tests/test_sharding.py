@@ -6,9 +6,9 @@ from functools import partial
 import jax
 import numpy as np
 import pytest
-from conftest import assert_trees_close
-from test_algorithms import batches, engine_of
 
+from helpers.engines import batches, engine_of
+from helpers.trees import assert_trees_close
 from slimjax import sharding
 from slimjax.algorithms import snet, usnet
 from slimjax.errors import UserError

@@ -5,15 +5,15 @@ import pathlib
 
 import pytest
 
+from helpers.paths import REPOSITORY, TESTS
 from slimjax.errors import RunError
 from slimjax.worker import Worker
 
 
 @pytest.fixture
 def worker(monkeypatch):
-    here = pathlib.Path(__file__).parent
-    monkeypatch.setenv("PYTHONPATH", f"{here}{os.pathsep}{here.parent}")
-    with Worker("fake_child", "hello") as child:
+    monkeypatch.setenv("PYTHONPATH", f"{TESTS}{os.pathsep}{REPOSITORY}")
+    with Worker("helpers.fake_child", "hello") as child:
         yield child
 
 
@@ -54,8 +54,6 @@ def test_what_a_library_prints_is_no_answer(worker):
 
 
 def test_a_greeting_that_is_refused_is_an_error(monkeypatch):
-    monkeypatch.setenv(
-        "PYTHONPATH", f"{pathlib.Path(__file__).parent}{os.pathsep}{pathlib.Path(__file__).parent.parent}"
-    )
-    with Worker("fake_child", "refuses") as child, pytest.raises(RunError, match="no such device"):
+    monkeypatch.setenv("PYTHONPATH", f"{TESTS}{os.pathsep}{REPOSITORY}")
+    with Worker("helpers.fake_child", "refuses") as child, pytest.raises(RunError, match="no such device"):
         ask(child, "x")

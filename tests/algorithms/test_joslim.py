@@ -1,0 +1,212 @@
+"""Joslim: who proposes, when the history is scored, and that a resumed run goes on as if nothing had happened."""
+
+import json
+
+import numpy as np
+import pytest
+from ml_collections import ConfigDict
+
+from helpers.engines import batches, engine_of, trained
+from helpers.runs import QUICK, small, stop_after
+from helpers.trees import assert_trees_close
+from slimjax.algorithms import joslim, usnet
+from slimjax.errors import UserError
+from slimjax.experiment import recipes
+from slimjax.experiment.loop import train
+from slimjax.vectors import WidthVectors
+
+
+def make(**options):
+    return joslim(engine_of(min_width=0.42), **{"steps_per_round": 4, "search": QUICK, **options})
+
+
+def by_size(subnets):
+    """A loss that falls with the channels, with a preference for the last groups."""
+    return 3 - np.asarray(subnets, float) @ np.linspace(0.01, 0.03, subnets.shape[1])
+
+
+def follow(algorithm, steps, score=by_size, arrays=None, first=0):
+    """(the arrays after each step, the proposals of each)."""
+    arrays = algorithm.init(0).algorithm if arrays is None else arrays
+    states, proposals = [], []
+    for step in range(first, steps):
+        arrays = algorithm.observe(arrays, step, score)
+        states.append(arrays)
+        proposals.append(algorithm.propose(arrays, step))
+    return states, proposals
+
+
+def trials(algorithm, arrays):
+    return algorithm.trials(arrays, 0)
+
+
+def test_proposals_stay_for_a_round_and_then_change():
+    _, proposals = follow(make(), 12)
+    for start in (0, 4, 8):
+        for later in proposals[start : start + 4]:
+            np.testing.assert_array_equal(later, proposals[start])
+    assert not np.array_equal(proposals[0], proposals[4])
+    assert not np.array_equal(proposals[4], proposals[8])
+
+
+def test_first_twenty_have_one_width_and_the_next_is_full():
+    algorithm = make(steps_per_round=1)
+    states, _ = follow(algorithm, 12)
+    found = trials(algorithm, states[-1])
+    space = engine_of(min_width=0.42).net.space
+    uniform = {tuple(space.uniform(w)) for w in np.linspace(0.42, 0.9999, 2000)}
+    assert [tuple(trial.channels.values()) in uniform for trial in found[:20]] == [True] * 20
+    assert list(found[20].channels.values()) == space.largest.tolist()
+    assert {trial.how for trial in found[:21]} == {"prior"}
+    assert {trial.how for trial in found[21:]} <= {"searched", "segment"}
+    assert [trial.target is None for trial in found] == [True] * 21 + [False] * 3
+
+
+def test_the_whole_history_is_scored_before_each_round():
+    asked = []
+
+    def score(subnets):
+        asked.append(len(subnets))
+        return by_size(subnets)
+
+    algorithm = make()
+    states, _ = follow(algorithm, 13, score)
+    assert asked == [2, 4, 6]
+    known = trials(algorithm, states[-1])
+    assert [trial.state for trial in known] == ["scored"] * 6 + ["proposed"] * 2
+
+
+def test_scores_are_those_of_the_newest_round_unless_kept():
+    for rescore, round_of_first in ((True, 3), (False, 1)):
+        rounds = iter(range(1, 10))
+        score = lambda subnets: np.full(len(subnets), next(rounds))  # noqa: B023, E731
+        algorithm = make(rescore=rescore)
+        states, _ = follow(algorithm, 13, score)
+        assert trials(algorithm, states[-1])[0].score == round_of_first
+
+
+def test_a_resumed_run_proposes_the_same():
+    """From the arrays of any step, with nothing else remembered, and whether a thread was ahead or not."""
+    options = {"steps_per_round": 3, "ahead_steps": 1, "num_sampled": 8}
+    states, proposals = follow(make(**options), 16)
+    for stop in (4, 11, 12, 14):  # 12: just scored, the next round being sought
+        _, resumed = follow(make(**options), 16, arrays=states[stop - 1], first=stop)
+        np.testing.assert_array_equal(np.concatenate(resumed), np.concatenate(proposals[stop:]))
+
+
+def test_scoring_ahead_uses_the_weights_of_then():
+    when = []
+
+    def observe_at(step):
+        return lambda subnets: when.append(step) or by_size(subnets)
+
+    algorithm = make(ahead_steps=1)
+    arrays = algorithm.init(0).algorithm
+    for step in range(9):
+        arrays = algorithm.observe(arrays, step, observe_at(step))
+    assert when == [3, 7]
+
+
+def test_a_failed_trial_is_said_so_and_not_learnt_from():
+    algorithm = make(steps_per_round=1, num_sampled=8)
+
+    def score(subnets):
+        return np.where(np.arange(len(subnets)) % 3 == 0, np.nan, by_size(subnets))
+
+    states, _ = follow(algorithm, 5, score)
+    found = trials(algorithm, states[-1])
+    assert [trial.state for trial in found[:6]] == ["failed", "scored", "scored"] * 2
+    assert "nan" in found[0].reason
+    state = algorithm.init(0).replace(algorithm=states[-1])
+    assert "trial0" not in algorithm.finish(state, None)
+
+
+def test_a_full_history_forgets_the_oldest():
+    algorithm = make(steps_per_round=1, history=22)
+    states, proposals = follow(algorithm, 14)
+    found = trials(algorithm, states[-1])
+    assert [trial.trial for trial in found] == list(range(6, 28))
+    newest = [list(trial.channels.values()) for trial in found[-2:]]
+    np.testing.assert_array_equal(newest, proposals[-1])
+
+
+def test_finish_names_peeled_fronts_and_both_ends():
+    algorithm = make(steps_per_round=1)
+    states, _ = follow(algorithm, 14)
+    chosen = algorithm.finish(algorithm.init(0).replace(algorithm=states[-1]), None)
+    space = engine_of(min_width=0.42).net.space
+    np.testing.assert_array_equal(chosen["min"].subnet, space.smallest)
+    np.testing.assert_array_equal(chosen["max"].subnet, space.largest)
+    subnets = {tuple(choice.subnet) for choice in chosen.values()}
+    assert len(subnets) == len(chosen) > 4
+
+
+def test_residual_streams_never_narrow():
+    net = engine_of(min_width=0.42).net
+    rows = np.random.default_rng(0).uniform(0.42, 1, (200, 6))
+    streams = [net.space.index[name] for name in ("stage1", "stage2", "stage3")]
+    raised, plain = (WidthVectors(net, nondecreasing=n).subnets(rows)[:, streams] for n in (True, False))
+    assert (np.diff(raised) >= 0).all()
+    assert not (np.diff(plain) >= 0).all()
+    assert (raised >= plain).all()
+
+
+def test_joslim_with_proposals_of_one_width_is_usnet():
+    """Its first round against US-Net's step on the same widths."""
+    engine = engine_of(min_width=0.42)
+    ours = make(steps_per_round=100)
+    rows = ours.propose(ours.init(0).algorithm, 0)
+    theirs = usnet(engine)
+    state = theirs.init(0)
+    for batch in batches(3):
+        state, _ = theirs.step(state, batch, rows)
+    assert_trees_close(trained(ours, steps=3).trainable, state.trainable)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"num_sampled": 0}, "algorithm.num_sampled: expected a whole number of at least 1, got 0"),
+        ({"ahead_steps": 4}, "algorithm.ahead_steps: expected a whole number from 0 to 3, got 4"),
+        ({"history": 10}, "algorithm.history: expected a whole number of at least 22, got 10"),
+        ({"objective": "flops"}, "objective: expected one of macs, params"),
+        ({"objective": "latency_ms"}, "latency_ms needs a table"),
+        ({"search": {"beta": -1}}, "beta: expected"),
+        ({"search": {"betta": 1}}, "algorithm.search: no betta. It has: beta"),
+    ],
+)
+def test_options_that_make_no_sense_are_refused(options, message):
+    with pytest.raises(UserError, match=message):
+        make(**options)
+
+
+def config() -> ConfigDict:
+    changed = small(steps=30, checkpoint_every=6)
+    changed.algorithm = recipes.joslim(steps_per_round=2)
+    changed.algorithm.search = ConfigDict(QUICK)
+    changed.data.holdout = 200
+    changed.scoring.images = 64
+    changed.evaluation.widths = ()
+    return changed
+
+
+def test_a_stopped_run_goes_on_to_the_same_trials_and_front(tmp_path):
+    unbroken, stopped = tmp_path / "unbroken", tmp_path / "stopped"
+    rows = train(config(), str(unbroken))
+    stop_after(config(), stopped, 12)
+    assert train(config(), str(stopped)) == rows
+    logs = [
+        [{k: v for k, v in json.loads(line).items() if k != "time"} for line in path.read_text().splitlines()]
+        for path in (unbroken / "trials.jsonl", stopped / "trials.jsonl")
+    ]
+    assert logs[0] == logs[1]
+    assert {line["how"] for line in logs[0]} > {"prior"}
+    metrics = [json.loads(line) for line in (unbroken / "metrics.jsonl").read_text().splitlines()]
+    assert all("time/search_seconds" in line for line in metrics)
+
+
+def test_held_out_images_are_asked_for_before_training(tmp_path):
+    short = config()
+    short.data.holdout = 32
+    with pytest.raises(UserError, match=r"scoring\.images: expected at most 32 .in the split holdout"):
+        train(short, str(tmp_path))

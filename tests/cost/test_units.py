@@ -1,0 +1,128 @@
+"""Units: together they are the network; what does the same has the same key, and nothing else has."""
+
+import jax
+import jax.numpy as jnp
+import pytest
+from flax import linen as nn
+
+from helpers.nets import NETS, subnet_of, variables_of
+from helpers.trees import assert_trees_close
+from slimjax.cost import units
+from slimjax.nn.layers import BatchNorm, Conv, FeatureMap
+from slimjax.nn.widths import Group, Rounding
+from slimjax.supernet import Supernet, named
+
+
+def run_units(net, variables, subnet, images):
+    """The network's result, computed unit by unit from its cut variables."""
+    channels = net.space.to_channels(subnet)
+    cut, values = net.cut(variables, subnet), {0: images}
+    for unit in units.divide(net.records):
+        own = {}
+        for record in unit.layers:
+            collections = {}
+            for name in cut:
+                inner = cut[name]
+                for key in record.path:
+                    inner = inner.get(key, {})
+                collections[name] = inner
+            own["/".join(record.path)] = collections
+        sizes = [channels[group.name] for group in unit.axes]
+        results = unit.forward(sizes)(own, [values[i] for i in unit.inputs])
+        values |= dict(zip(unit.outputs, results, strict=True))
+    return values[len(net.records.ops) - 1]
+
+
+@pytest.mark.parametrize("name", NETS)
+def test_units_one_after_the_other_are_the_network(name, images):
+    net, variables = NETS[name](), variables_of(NETS[name]())
+    subnet = subnet_of(net)
+    assert len(units.divide(net.records)) > 1
+    whole = net.model.apply(variables, images, net.space.sliced(subnet), train=False)
+    assert_trees_close(run_units(net, variables, subnet, images), whole)
+
+
+@pytest.mark.parametrize("name", NETS)
+def test_units_say_the_shapes_of_their_arguments(name):
+    net = NETS[name]()
+    channels = net.space.to_channels(subnet_of(net))
+    for unit in [*units.divide(net.records), units.whole(net.records)]:
+        sizes = [channels[group.name] for group in unit.axes]
+        results = jax.eval_shape(unit.forward(sizes), *unit.arguments(sizes, batch=3))
+        assert [r.shape[:-1] for r in results] == [(3, *unit.ops[i].size) for i in unit.outputs]
+
+
+def test_a_unit_ends_where_one_feature_map_is_alive():
+    keys = [unit.key for unit in units.divide(named("resnet8").records)]
+    assert len(keys) == 4  # stem with the first block, two blocks, classifier
+    assert keys[0] == (
+        "x0:32x32x3 -> Conv3x3 3>a, BatchNorm, relu, Conv3x3 a>b, BatchNorm, relu, Conv3x3 b>a, BatchNorm, "
+        "add(y7 y2), relu"
+    )
+    assert "PadShortcut/2 a>c(x0)" in keys[1]
+
+
+def test_blocks_that_do_the_same_share_a_key():
+    parts = units.divide(named("resnet20").records)
+    assert len(parts) == 10
+    assert parts[1].key == parts[2].key != parts[0].key
+    assert len({part.key for part in parts}) == 8
+    assert parts[1].axes != parts[2].axes
+
+
+class Chain(nn.Module):
+    first: object
+    second: object
+
+    @nn.compact
+    def __call__(self, images, widths=None, train=False):
+        x = Conv(Group("a", 8), name="one")(FeatureMap.of(images, widths)).map(self.first)
+        x = BatchNorm(name="norm")(x, train)
+        return Conv(Group("b", 8), name="two")(x).map(self.second).value
+
+
+def test_functions_without_a_name_are_told_apart_by_what_they_do():
+    def keys(first, second):
+        model = Chain(first, second)
+        return [u.key for u in units.divide(Supernet(model, (4, 4, 3), Rounding("truncate"), 0.5).records)]
+
+    double, triple = (lambda x: 2 * x), (lambda x: 3 * x)
+    assert keys(double, triple) == keys(lambda x: 2 * x, lambda x: 3 * x)
+    assert keys(double, triple) != keys(double, double)
+    assert "relu" in keys(jax.nn.relu, jnp.tanh)[0]
+
+
+def test_the_whole_network_is_a_unit_too(images):
+    net = NETS["resnet8"]()
+    unit = units.whole(net.records)
+    subnet = subnet_of(net)
+    sizes = [net.space.to_channels(subnet)[group.name] for group in unit.axes]
+    assert sizes == subnet.tolist()
+    shapes, values = unit.arguments(sizes, batch=8)
+    assert set(shapes) == {"/".join(record.path) for record in net.records}
+    assert values[0].shape == images.shape
+
+
+def test_an_inverted_residual_stays_whole_though_its_layers_form_a_chain():
+    parts = units.divide(named("us_mobilenet_v2").records)
+    assert len(parts) == 16 + 3  # stem with the first block, 16 blocks, tail, classifier
+    assert [group.name for group in parts[1].axes] == ["stage1", "stage2/block1", "stage2"]
+
+
+class Flat(nn.Module):
+    """A shortcut around two layers that are not in one module."""
+
+    @nn.compact
+    def __call__(self, images, widths=None, train=False):
+        a = Group("a", 8)
+        x = Conv(a, name="stem")(FeatureMap.of(images, widths))
+        x = Conv(a, name="first")(x)
+        y = Conv(Group("b", 8), name="second")(x)
+        x = x + Conv(a, name="third")(y)
+        return Conv(Group("c", 4), name="last")(x).value
+
+
+def test_nothing_is_cut_while_a_shortcut_is_alive():
+    net = Supernet(Flat(), (4, 4, 3), Rounding("truncate"), 0.5)
+    names = [[record.path[0] for record in unit.layers] for unit in units.divide(net.records)]
+    assert names == [["stem", "first"], ["second", "third"], ["last"]]

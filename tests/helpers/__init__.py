@@ -1,0 +1,1 @@
+"""What several test files need. A test file imports from here, never from another test file."""

@@ -1,0 +1,38 @@
+"""A small engine, batches for it, and what can be run on both."""
+
+import dataclasses
+
+import jax.numpy as jnp
+import numpy as np
+
+from helpers.nets import named
+from slimjax import sharding
+from slimjax.step.engine import Engine
+from slimjax.step.optimizers import sgd
+
+
+def engine_of(
+    min_width=0.25, lr=0.1, decay=1e-4, momentum=0.9, devices=1, policy="masked", **options
+) -> Engine:
+    net = dataclasses.replace(named("resnet8", channels=(4, 8, 8)), min_width=min_width)
+    optimizer = sgd(lambda step: lr, momentum=momentum, weight_decay=decay)
+    keep = lambda key, images: images.astype(jnp.float32) / 255  # noqa: E731
+    plain = lambda images: keep(None, images)  # noqa: E731
+    mesh = sharding.make_mesh(devices)
+    return Engine(net, optimizer, keep, plain, mesh=mesh, policy=policy, **options)
+
+
+def batches(count, size=16):
+    rng = np.random.default_rng(5)
+    for _ in range(count):
+        images = rng.integers(0, 256, (size, 8, 8, 3), np.uint8)
+        yield {"image": images, "label": rng.integers(0, 5, size).astype(np.int32)}
+
+
+def trained(algorithm, steps=3, data=None, seed=0):
+    state = algorithm.init(seed)
+    for step, batch in enumerate(data or batches(steps)):
+        learnt = algorithm.observe(state.algorithm, step, lambda subnets: 1 / subnets.sum(-1))
+        state = state.replace(algorithm=learnt)
+        state, _ = algorithm.step(state, batch, algorithm.propose(learnt, step))
+    return state

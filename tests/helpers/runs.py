@@ -1,0 +1,105 @@
+"""Short runs: their configs, their directories, and what they left there."""
+
+import contextlib
+import json
+import os
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+from ml_collections import ConfigDict
+
+from slimjax import sharding
+from slimjax.experiment import recipes
+from slimjax.experiment.build import build
+from slimjax.experiment.loop import checkpoints, claim, restore, train
+from slimjax.workdir.checkpoint import Checkpointer
+
+CONFIG = "configs/digits_resnet8_usnet.py"
+
+
+def small(**train_fields) -> ConfigDict:
+    """Digits, a tiny ResNet-8, ten steps."""
+    config = recipes.embedded("digits")
+    config.algorithm = recipes.usnet()
+    config.model.options = ConfigDict({"channels": (4, 4, 8)})
+    config.train.update(steps=10, batch_size=32, log_every=1, checkpoint_every=5)
+    config.train.update(train_fields)
+    config.calibration.update(images=128, batch_size=64)
+    config.evaluation.update(widths=(0.25, 0.6, 1.0), batch_size=256)
+    config.engine.policy = "masked"  # one program for all widths: the least to compile
+    config.devices = 1
+    return config
+
+
+def untrained(config: ConfigDict, directory) -> str:
+    """The directory, made that of a run with a checkpoint of untrained weights."""
+    experiment = build(config)
+    state = sharding.put_replicated(experiment.mesh, experiment.algorithm.init(0))
+    with contextlib.ExitStack() as stack:
+        claim(stack, str(directory), config)
+        stack.enter_context(Checkpointer(checkpoints(str(directory)))).save(1, {"state": state})
+    return str(directory)
+
+
+def final_state(config: ConfigDict, directory):
+    with Checkpointer(checkpoints(str(directory)), read_only=True) as saver:
+        return jax.tree.map(np.asarray, restore(build(config), saver))
+
+
+def lines(directory) -> list[dict]:
+    return [json.loads(line) for line in (Path(directory) / "metrics.jsonl").read_text().splitlines()]
+
+
+def losses(directory) -> np.ndarray:
+    return np.array([line["max/loss"] for line in lines(directory)])
+
+
+def stop_after(config: ConfigDict, directory, step: int) -> None:
+    """Runs until just after the checkpoint of `step`, then dies."""
+
+    class Stop(Exception):
+        pass
+
+    real = Checkpointer.save
+
+    def save(self, at, *args, **kwargs):
+        real(self, at, *args, **kwargs)
+        self.wait()
+        if at == step:
+            raise Stop
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Checkpointer, "save", save)
+        with pytest.raises(Stop):
+            train(config, str(directory))
+
+
+def environment(**extra: str) -> dict[str, str]:
+    kept = {key: value for key, value in os.environ.items() if key != "XLA_FLAGS"}
+    return {**kept, "JAX_PLATFORMS": "cpu", **extra}
+
+
+QUICK = {"raw_samples": 32, "restarts": 2}
+
+
+def short_run(directory):
+    """The workdir of a short Joslim run."""
+    config = small(steps=24, checkpoint_every=24)
+    config.algorithm = recipes.joslim(steps_per_round=2)
+    config.algorithm.search = ConfigDict(QUICK)
+    config.data.holdout = 200
+    config.scoring.images = 64
+    config.evaluation.widths = (1.0,)
+    train(config, str(directory))
+    return str(directory)
+
+
+def flat(config: ConfigDict, prefix: str = "") -> dict:
+    """Dotted names and values."""
+    parts = [
+        flat(value, f"{prefix}{key}.") if isinstance(value, ConfigDict) else {prefix + key: value}
+        for key, value in config.items()
+    ]
+    return {key: value for part in parts for key, value in part.items()}

@@ -1,0 +1,76 @@
+"""Schedules and SGD against their definitions."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import traverse_util
+
+from helpers.nets import named, variables_of
+from slimjax.step import optimizers
+
+
+def rates(name, **options):
+    schedule = optimizers.schedule(name, 0.5, steps=100, steps_per_epoch=10, **options)
+    return [float(schedule(step)) for step in range(101)]
+
+
+def test_linear_falls_every_update_to_zero():
+    np.testing.assert_allclose(rates("linear"), 0.5 * (1 - np.arange(101) / 100), atol=1e-7)
+
+
+def test_exponential_falls_once_an_epoch():
+    np.testing.assert_allclose(rates("exponential"), 0.5 * 0.98 ** (np.arange(101) // 10), rtol=1e-6)
+
+
+def test_multistep_falls_at_its_milestones():
+    want = 0.5 * 0.1 ** np.searchsorted([30, 60], np.arange(101), side="right")
+    np.testing.assert_allclose(rates("multistep", factor=0.1, milestones=(3, 6)), want, rtol=1e-6)
+
+
+def test_cosine_is_half_way_down_in_the_middle():
+    assert rates("cosine")[50] == pytest.approx(0.25)
+
+
+def test_warmup_rises_linearly_before_the_decay_starts():
+    values = rates("linear", warmup_steps=20)
+    np.testing.assert_allclose(values[:20], 0.025 * np.arange(20), atol=1e-7)
+    assert values[20] == 0.5
+    assert values[60] == pytest.approx(0.25)
+
+
+def test_weight_decay_spares_depthwise_norms_and_biases():
+    variables = variables_of(named("us_mobilenet_v2", small_images=True))
+    trainable = {"params": variables["params"], "affine": {"shared": variables["affine"]}}
+    flat = traverse_util.flatten_dict(optimizers.decayed(trainable))
+    kernels = {path for path, decayed in flat.items() if decayed}
+    shapes = {path: x.shape for path, x in traverse_util.flatten_dict(trainable).items()}
+    # The papers' rule by shape: 4-d with more than one input channel, or 2-d.
+    by_shape = {p for p, s in shapes.items() if len(s) == 2 or (len(s) == 4 and s[2] != 1)}
+    assert kernels == by_shape
+    assert len(kernels) < len(flat)
+
+
+@pytest.mark.parametrize("nesterov", [True, False])
+def test_sgd_is_pytorchs_recurrence(nesterov):
+    """buf = m buf + (g + wd w); w -= lr (g + wd w + m buf) with Nesterov, lr buf without."""
+    optimizer = optimizers.sgd(lambda step: 0.1, nesterov=nesterov, weight_decay=0.01)
+    weights = {"kernel": jnp.array([1.0, -2.0])}
+    state, buffer, want = optimizer.init(weights), np.zeros(2), np.array([1.0, -2.0])
+    for gradient in ([0.3, 0.1], [-0.2, 0.5], [0.7, 0.0]):
+        updates, state = optimizer.update({"kernel": jnp.array(gradient)}, state, weights)
+        weights = jax.tree.map(jnp.add, weights, updates)
+        decayed = np.array(gradient) + 0.01 * want
+        buffer = 0.9 * buffer + decayed
+        want = want - 0.1 * (decayed + 0.9 * buffer if nesterov else buffer)
+    np.testing.assert_allclose(weights["kernel"], want, rtol=1e-6)
+
+
+def test_clipping_bounds_the_global_norm():
+    optimizer = optimizers.sgd(
+        lambda step: 1.0, momentum=0.0, nesterov=False, weight_decay=0.0, clip_norm=1.0
+    )
+    weights = {"a": jnp.zeros(3), "b": jnp.zeros(4)}
+    updates, _ = optimizer.update(jax.tree.map(lambda x: x + 10, weights), optimizer.init(weights), weights)
+    norm = np.sqrt(sum((np.asarray(u) ** 2).sum() for u in jax.tree.leaves(updates)))
+    assert norm == pytest.approx(1.0, rel=1e-5)
