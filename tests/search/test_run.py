@@ -1,6 +1,7 @@
 """What holds for every search, and the loop that runs one: replay, kills, failures."""
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -8,7 +9,7 @@ import sys
 import numpy as np
 import pytest
 
-from helpers.paths import TESTS
+from helpers.paths import REPOSITORY, TESTS
 from helpers.searches import SEARCHES, SPACE, cost, error, run_into
 from slimjax.errors import RunError, UserError
 from slimjax.search.base import target_name, usable
@@ -202,7 +203,8 @@ def test_a_search_that_is_killed_again_and_again_ends_as_if_it_had_not_been(name
     """In a write; while scoring; in a write again, its last line being cut short as well."""
     for kill_at in (3, -2, 4):
         command = [sys.executable, "-c", VICTIM, name, str(tmp_path / "killed"), str(kill_at)]
-        assert subprocess.run(command, cwd=TESTS, check=False).returncode == -9
+        environment = {**os.environ, "PYTHONPATH": str(TESTS)}
+        assert subprocess.run(command, cwd=REPOSITORY, env=environment, check=False).returncode == -9
     log = tmp_path / "killed" / "trials.jsonl"
     log.write_text(log.read_text()[:-7])
     states = [run_into(tmp_path / where, SEARCHES[name]()) for where in ("killed", "unbroken")]
