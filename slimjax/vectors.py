@@ -48,6 +48,13 @@ class WidthVectors:
             subnets[..., i] = np.minimum(raised, self.net.space.largest[i])
         return subnets
 
+    def sample(self, seed: int, count: int, spread: float) -> Subnet:
+        """Random subnets, int32 [count, G]: each group's width is within `spread` of a common one."""
+        rng = np.random.default_rng(seed)
+        uniform = rng.uniform(self.low, 1, (count, 1))
+        around = rng.uniform(-spread, spread, (count, len(self.net.space)))
+        return self.subnets(np.clip(uniform + around, self.low, 1))
+
     def cost(self, subnets: Subnet) -> np.ndarray:
         """A fraction of the largest network's cost, [...]."""
         return self._cost(subnets) / self._most

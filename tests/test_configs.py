@@ -191,7 +191,7 @@ def test_published_widths_are_evaluated(path, experiment):
     if not published:
         return
     like = jax.eval_shape(lambda: experiment.algorithm.init(0))
-    chosen = experiment.algorithm.finish(like, experiment.evaluation_subnets())
+    chosen = experiment.algorithm.choose(like, experiment.evaluation_subnets())
     subnets = {tuple(choice.subnet.tolist()) for choice in chosen.values()}
     assert {tuple(experiment.net.space.uniform(w).tolist()) for w in published} <= subnets
 

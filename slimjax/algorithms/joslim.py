@@ -7,34 +7,31 @@ ECML 2021.
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
 from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 
-from slimjax import sharding
+from slimjax.algorithms.ahead import Ahead
 from slimjax.algorithms.base import Algorithm, Chosen, Score
+from slimjax.algorithms.history import Arrays, History
 from slimjax.budgets import Resource
 from slimjax.errors import UserError
 from slimjax.nn.space import Subnet
-from slimjax.search import bayes, gp, pareto
+from slimjax.search import bayes, pareto
 from slimjax.search.base import check_number
 from slimjax.search.settings import Settings
-from slimjax.search.trials import Trial
-from slimjax.step.engine import Engine, Slot
+from slimjax.step.composed import ComposedStep
+from slimjax.step.engine import Engine
+from slimjax.step.slots import Slot
 from slimjax.step.state import TrainState
 from slimjax.vectors import WidthVectors
 
-Arrays = dict[str, np.ndarray]
-"""The history. By trial, in a ring of `history` places: `widths` float32 [N, G], `loss` float32 [N] (NaN: failed
-or not scored), `target` float32 [N] (NaN: none), `how` int32 [N] (index of `HOW`), `scored` bool [N].
-`count` int32 []: trials so far. `warm` float32 [G + 5]: logarithms of the last fits' hyper-parameters (NaN: none)."""
-
 HOW = ("prior", "searched", "segment", "random")
 SAMPLE = 256
-"""Random subnets that rungs are chosen for; each group's width is within `SPREAD` of a common one."""
+"""Random subnets that rungs are chosen for (`WidthVectors.sample`)."""
 
 SPREAD = 0.2
 
@@ -78,38 +75,52 @@ def joslim(
       search: fields of `search.settings.Settings` that differ from the paper's.
       search_seed: proposals are a function of it, their number and the history.
     """
+    _check(num_sampled, steps_per_round, ahead_steps, history, search_seed)
+    vectors = WidthVectors(engine.net, Resource(resource, table), nondecreasing)
+    trials = History(vectors, history, HOW, rescore)
+    rounds = _Rounds(trials, num_sampled, _settings(search), search_seed)
+    slots = _slots(engine, num_sampled)
+    return Algorithm(
+        slots=slots,
+        init=lambda seed: engine.init(seed, slots, rounds.init()),
+        observe=_observer(rounds, steps_per_round, ahead_steps),
+        propose=lambda arrays, step: rounds.current(arrays),
+        step=ComposedStep(engine, slots, vectors.sample(search_seed, SAMPLE, SPREAD)),
+        choose=functools.partial(_choose, rounds),
+        trials=trials.trials,
+        needs_scores=True,
+    )
+
+
+def _check(num_sampled: int, steps_per_round: int, ahead_steps: int, history: int, search_seed: int) -> None:
     check_number("algorithm.num_sampled", num_sampled, low=1, whole=True)
     check_number("algorithm.steps_per_round", steps_per_round, low=1, whole=True)
     check_number("algorithm.ahead_steps", ahead_steps, low=0, high=steps_per_round - 1, whole=True)
     check_number("algorithm.history", history, low=bayes.PRIOR_POINTS + num_sampled, whole=True)
     check_number("algorithm.search_seed", search_seed, low=0, whole=True)
-    vectors = WidthVectors(engine.net, Resource(resource, table), nondecreasing)
-    rounds = _Rounds(vectors, num_sampled, history, rescore, _settings(search), search_seed)
-    slots = _slots(engine, num_sampled)
-    proposals = _Behind(rounds.proposals)
+
+
+def _observer(
+    rounds: _Rounds, steps_per_round: int, ahead_steps: int
+) -> Callable[[Arrays, int, Score], Arrays]:
+    """Scores the history again before each round, and writes the round's proposals down."""
+    proposals = Ahead(rounds.proposals)
 
     def observe(arrays: Arrays, step: int, score: Score) -> Arrays:
         turn = (step + ahead_steps) % steps_per_round
         if turn == 0 and step:
-            arrays = rounds.scored(arrays, score)
+            arrays = rounds.history.scored(arrays, score)
             proposals.begin(arrays)
         if step % steps_per_round == 0 and step:
-            arrays = rounds.extended(arrays, proposals.result(arrays))
+            arrays = rounds.history.extended(arrays, proposals.result(arrays))
         return arrays
 
-    def finish(state: TrainState, subnets: Mapping[str, Subnet] | None = None) -> dict[str, Chosen]:
-        named = rounds.best(state.algorithm) if subnets is None else subnets
-        return {name: Chosen(subnet, stats="max") for name, subnet in named.items()}
+    return observe
 
-    return Algorithm(
-        slots=slots,
-        init=lambda seed: engine.init(seed, slots, rounds.init()),
-        observe=observe,
-        propose=lambda arrays, step: rounds.current(arrays),
-        step=engine.step(slots, rounds.sample()),
-        finish=finish,
-        trials=rounds.trials,
-    )
+
+def _choose(rounds: _Rounds, state: TrainState, subnets: Mapping[str, Subnet] | None) -> dict[str, Chosen]:
+    named = rounds.best(state.algorithm) if subnets is None else subnets
+    return {name: Chosen(subnet, stats="max") for name, subnet in named.items()}
 
 
 def _slots(engine: Engine, num_sampled: int) -> tuple[Slot, ...]:
@@ -131,27 +142,17 @@ def _settings(search: Mapping[str, Any]) -> Settings:
 
 @dataclasses.dataclass(frozen=True)
 class _Rounds:
-    """The history and what becomes of it: pure functions of `Arrays`."""
+    """The rounds' proposals: pure functions of the history."""
 
-    vectors: WidthVectors
+    history: History
     per_round: int
-    places: int
-    rescore: bool
-    settings: Settings
+    options: Settings
     seed: int
 
     def init(self) -> Arrays:
         """A history of the first round's proposals."""
-        empty = {
-            "widths": np.zeros((self.places, len(self.vectors.net.space)), np.float32),
-            "loss": np.full(self.places, np.nan, np.float32),
-            "target": np.full(self.places, np.nan, np.float32),
-            "how": np.zeros(self.places, np.int32),
-            "scored": np.zeros(self.places, np.bool_),
-            "count": np.zeros((), np.int32),
-            "warm": np.full(len(self.vectors.net.space) + 5, np.nan, np.float32),
-        }
-        return self.extended(empty, self.proposals(empty))
+        empty = self.history.empty(warm=bayes.Warm.length(len(self.history.vectors.net.space)))
+        return self.history.extended(empty, self.proposals(empty))
 
     def proposals(self, arrays: Arrays) -> list[Arrays]:
         """The next round's: what `extended` writes down, one after the other."""
@@ -161,139 +162,38 @@ class _Rounds:
             found.append(self._proposal({**arrays, "warm": warm}, number))
         return found
 
-    def extended(self, arrays: Arrays, proposals: list[Arrays]) -> Arrays:
-        new = {name: array.copy() for name, array in arrays.items()}
-        for proposal in proposals:
-            place = int(new["count"]) % self.places
-            for name in ("widths", "target", "how"):
-                new[name][place] = proposal[name]
-            new["loss"][place], new["scored"][place] = np.nan, False
-            new["count"] = new["count"] + np.int32(1)
-            new["warm"] = proposal["warm"]
-        return new
-
-    def scored(self, arrays: Arrays, score: Score) -> Arrays:
-        """With the losses that the current weights give."""
-        due = self._filled(arrays) & (self.rescore | ~arrays["scored"])
-        loss = arrays["loss"].copy()
-        loss[due] = score(self.vectors.subnets(arrays["widths"][due]))
-        return {**arrays, "loss": loss, "scored": arrays["scored"] | due}
-
     def current(self, arrays: Arrays) -> Subnet:
         """This round's subnets, int32 [M, G]."""
-        numbers = int(arrays["count"]) - self.per_round + np.arange(self.per_round)
-        return self.vectors.subnets(arrays["widths"][numbers % self.places])
+        return self.history.newest(arrays, self.per_round)
 
     def best(self, arrays: Arrays) -> dict[str, Subnet]:
         """The fronts of the history, peeled until one reaches nearly the full cost, and both ends.
 
         Paper: the authors' evaluation. Of trials with the same subnet one is kept.
         """
-        space = self.vectors.net.space
+        vectors = self.history.vectors
+        space = vectors.net.space
         named = {"min": space.smallest, "max": space.largest}
-        known = np.flatnonzero(arrays["scored"] & np.isfinite(arrays["loss"]))
+        known = self.history.known(arrays)
         if len(known):
-            subnets = self.vectors.subnets(arrays["widths"][known])
-            points = np.stack([arrays["loss"][known], self.vectors.cost(subnets)], 1)
+            subnets = vectors.subnets(arrays["widths"][known])
+            points = np.stack([arrays["loss"][known], vectors.cost(subnets)], 1)
             ranks = pareto.peel(points)
             last = ranks[points[:, 1] >= NEARLY_FULL].min(initial=ranks.max())
-            numbers = self._numbers(arrays)[known]
+            numbers = self.history.numbers(arrays)[known]
             named |= {f"trial{numbers[i]}": subnets[i] for i in np.flatnonzero(ranks <= last)}
         first = {tuple(subnet): name for name, subnet in reversed(named.items())}
         return {name: subnet for name, subnet in named.items() if first[tuple(subnet)] == name}
 
-    def trials(self, arrays: Arrays, step: int) -> list[Trial]:
-        """All that are kept, the oldest first."""
-        numbers = np.sort(self._numbers(arrays)[self._filled(arrays)])
-        rows = numbers % self.places
-        subnets = self.vectors.subnets(arrays["widths"][rows])
-        costs = self.vectors.cost(subnets)
-        return [self._trial(arrays, *one, step) for one in zip(numbers, rows, subnets, costs, strict=True)]
-
-    def _trial(self, arrays: Arrays, number: int, row: int, subnet: Subnet, cost: float, step: int) -> Trial:
-        scored, loss, target = (arrays[name][row] for name in ("scored", "loss", "target"))
-        state = ("scored" if np.isfinite(loss) else "failed") if scored else "proposed"
-        return Trial(
-            trial=int(number),
-            state=state,
-            step=step,
-            channels=self.vectors.net.space.to_channels(subnet),
-            cost=float(cost),
-            score=float(loss) if state == "scored" else None,
-            target=None if np.isnan(target) else float(target),
-            how=HOW[arrays["how"][row]],
-            reason=f"its loss is {loss}" if state == "failed" else None,
-        )
-
-    def sample(self) -> Subnet:
-        """Subnets like those that will be proposed, int32 [N, G]: for rungs."""
-        rng, low = np.random.default_rng(self.seed), self.vectors.low
-        uniform = rng.uniform(low, 1, (SAMPLE, 1))
-        spread = rng.uniform(-SPREAD, SPREAD, (SAMPLE, len(self.vectors.net.space)))
-        return self.vectors.subnets(np.clip(uniform + spread, low, 1))
-
-    def _filled(self, arrays: Arrays) -> np.ndarray:
-        return np.arange(self.places) < arrays["count"]
-
-    def _numbers(self, arrays: Arrays) -> np.ndarray:
-        """The trial that each place holds, int [N]; meaningless where none is."""
-        newest = int(arrays["count"]) - 1
-        return newest - (newest - np.arange(self.places)) % self.places
-
     def _proposal(self, arrays: Arrays, number: int) -> Arrays:
         """Widths [G] with what is to be written down beside them."""
         rng = np.random.default_rng((self.seed, number))
-        dims, low = arrays["widths"].shape[1], self.vectors.low
+        dims, low = arrays["widths"].shape[1], self.history.vectors.low
         if (first := bayes.prior(number, dims, low, rng)) is not None:
-            return _written(first, np.nan, "prior", arrays["warm"])
-        known = arrays["scored"] & np.isfinite(arrays["loss"])
-        history = arrays["widths"][known].astype(np.float64), arrays["loss"][known].astype(np.float64)
-        cost = lambda widths: self.vectors.cost(self.vectors.subnets(widths))  # noqa: E731
-        found = bayes.propose(*history, cost, low, rng, self.settings, _unpack(arrays["warm"]))
-        warm = arrays["warm"] if found.warm is None else _pack(found.warm, dims)
-        return _written(found.widths, np.nan if found.target is None else found.target, found.how, warm)
-
-
-def _written(widths: np.ndarray, target: float, how: str, warm: np.ndarray) -> Arrays:
-    return {
-        "widths": widths.astype(np.float32),
-        "target": np.array(target, np.float32),
-        "how": np.array(HOW.index(how), np.int32),
-        "warm": warm,
-    }
-
-
-def _pack(warm: bayes.Warm, dims: int) -> np.ndarray:
-    """float32 [dims + 5]: the loss's lengthscales, outputscale and noise, padded; then the cost's three."""
-    packed = np.full(dims + 5, np.nan, np.float32)
-    if warm.loss is not None:
-        packed[: dims + 2].flat[: len(warm.loss.log())] = warm.loss.log()
-    if warm.cost is not None:
-        packed[-3:] = warm.cost.log()
-    return packed
-
-
-def _unpack(packed: np.ndarray) -> bayes.Warm:
-    parts = [part[np.isfinite(part)].astype(np.float64) for part in (packed[:-3], packed[-3:])]
-    return bayes.Warm(*(gp.Hyper.of_log(part) if len(part) else None for part in parts))
-
-
-class _Behind:
-    """A function of the history, begun on a thread before its result is asked for.
-
-    The result is the function's, whether it was begun or not: a resumed run gets the same.
-    """
-
-    def __init__(self, compute: Callable[[Arrays], list[Arrays]]) -> None:
-        self._compute = compute
-        self._pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix="search")  # starts when used
-        self._begun: tuple[int, Future[list[Arrays]]] | None = None
-
-    def begin(self, arrays: Arrays) -> None:
-        self._begun = int(arrays["count"]), self._pool.submit(self._compute, arrays)
-
-    def result(self, arrays: Arrays) -> list[Arrays]:
-        begun, self._begun = self._begun, None
-        waiting = begun is not None and begun[0] == int(arrays["count"])
-        found = begun[1].result() if begun and waiting else self._compute(arrays)
-        return sharding.from_leader(found)  # arithmetic may differ between hosts in the last bit
+            return self.history.written(first, None, "prior", arrays["warm"])
+        vectors, known = self.history.vectors, self.history.known(arrays)
+        visited = arrays["widths"][known].astype(np.float64), arrays["loss"][known].astype(np.float64)
+        cost = lambda widths: vectors.cost(vectors.subnets(widths))  # noqa: E731
+        found = bayes.propose(*visited, cost, low, rng, self.options, bayes.Warm.unpack(arrays["warm"]))
+        warm = arrays["warm"] if found.warm is None else found.warm.packed(dims)
+        return self.history.written(found.widths, found.target, found.how, warm)

@@ -7,11 +7,13 @@ from typing import Any
 
 import numpy as np
 
-from slimjax.algorithms.base import Algorithm, Chosen, learn_nothing
+from slimjax.algorithms.base import Algorithm, Chosen
 from slimjax.errors import UserError
 from slimjax.nn.space import Space, Subnet
 from slimjax.nn.widths import width_name
-from slimjax.step.engine import Engine, Slot
+from slimjax.step.composed import ComposedStep
+from slimjax.step.engine import Engine
+from slimjax.step.slots import Slot
 from slimjax.step.state import TrainState
 
 SAMPLED_STEPS = 512
@@ -55,7 +57,7 @@ def sandwich(
         subnets = draw(np.random.default_rng((sampling_seed, step)), random_count)
         return subnets.reshape(random_count, len(space))
 
-    def finish(state: TrainState, subnets: Mapping[str, Subnet] | None = None) -> dict[str, Chosen]:
+    def choose(state: TrainState, subnets: Mapping[str, Subnet] | None = None) -> dict[str, Chosen]:
         if subnets is None:
             widths = np.linspace(space.min_width, space.max_width, 12).round(3)
             subnets = {width_name(w): space.uniform(w) for w in widths}
@@ -68,10 +70,9 @@ def sandwich(
     return Algorithm(
         slots=slots,
         init=lambda seed: engine.init(seed, slots),
-        observe=learn_nothing,
         propose=propose,
-        step=engine.step(slots, sample),
-        finish=finish,
+        step=ComposedStep(engine, slots, sample),
+        choose=choose,
     )
 
 

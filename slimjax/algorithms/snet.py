@@ -11,11 +11,13 @@ from typing import Any
 
 import numpy as np
 
-from slimjax.algorithms.base import Algorithm, Chosen, learn_nothing
+from slimjax.algorithms.base import Algorithm, Chosen
 from slimjax.errors import UserError
 from slimjax.nn.space import Subnet
 from slimjax.nn.widths import width_name
-from slimjax.step.engine import Engine, Slot
+from slimjax.step.composed import ComposedStep
+from slimjax.step.engine import Engine
+from slimjax.step.slots import Slot
 from slimjax.step.state import SHARED, TrainState
 from slimjax.workdir import architecture
 
@@ -57,17 +59,16 @@ def snet(
     )
     nothing = np.zeros((0, len(engine.net.space)), np.int32)
 
-    def finish(state: TrainState, subnets: Mapping[str, Subnet] | None = None) -> dict[str, Chosen]:
+    def choose(state: TrainState, subnets: Mapping[str, Subnet] | None = None) -> dict[str, Chosen]:
         del state
         return _switches(slots) if subnets is None else _owners(slots, subnets, private_affine)
 
     return Algorithm(
         slots=slots,
         init=lambda seed: engine.init(seed, slots),
-        observe=learn_nothing,
         propose=lambda arrays, step: nothing,
-        step=engine.step(slots),
-        finish=finish,
+        step=ComposedStep(engine, slots),
+        choose=choose,
     )
 
 

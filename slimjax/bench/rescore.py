@@ -20,10 +20,11 @@ from slimjax.errors import UserError
 from slimjax.nn import losses
 from slimjax.nn.space import Space, Subnet
 from slimjax.step import prefixes
-from slimjax.step.engine import Engine, Slot
+from slimjax.step.engine import Engine
 from slimjax.step.optimizers import sgd
 from slimjax.step.programs import compiler_options
 from slimjax.step.scoring import Scorer
+from slimjax.step.slots import Slot
 from slimjax.step.state import TrainState
 from slimjax.supernet import Supernet
 

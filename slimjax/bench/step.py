@@ -20,14 +20,15 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from slimjax import sharding
+from slimjax.algorithms.base import Step
 from slimjax.bench.against import torch_side
 from slimjax.errors import RunError, UserError
 from slimjax.experiment.build import Experiment, build
 from slimjax.nn.space import Subnet
 from slimjax.profiling import hlo, tpu
 from slimjax.step.composed import ComposedStep
-from slimjax.step.engine import Slot
 from slimjax.step.programs import peak_bytes
+from slimjax.step.slots import Slot
 from slimjax.step.state import place
 
 DRAWS = 8
@@ -48,7 +49,7 @@ class Arms:
 
     @classmethod
     def of(cls, experiment: Experiment) -> Arms:
-        if experiment.algorithm.asks_for_scores:
+        if experiment.algorithm.needs_scores:
             raise UserError(
                 "bench step: expected an algorithm that proposes without a history, such as usnet, got "
                 f"{experiment.config.algorithm.name}. Its steps are US-Net's, on widths that stay for a round."
@@ -67,7 +68,7 @@ class Arms:
 
     def alone(self, subnet: Channels) -> ComposedStep:
         """A whole training step of one subnet, sliced, on labels."""
-        return self.experiment.engine.step((Slot("alone", subnet),))
+        return ComposedStep(self.experiment.engine, (Slot("alone", subnet),))
 
     def answer(self, costs: Mapping[Channels, float], sandwich: float, **more: Any) -> dict[str, Any]:
         """The figures of a run, from the cost of each subnet alone and of the sandwich."""
@@ -104,16 +105,16 @@ class Arms:
         algorithm = self.experiment.algorithm
         shapes = self.experiment.abstract_state(algorithm.slots), self.experiment.abstract_batch()
         peak = peak_bytes(algorithm.step.compile(*shapes, self.proposals[0]), shapes)
-        for planned in np.unique(algorithm.step.draws, axis=0):
+        for planned in np.unique(algorithm.step.expected, axis=0):
             algorithm.step.compile(*shapes, np.repeat(planned[None], len(self.proposals[0]), 0))
-        warm = algorithm.step.programs.compiles
+        warm = algorithm.step.counts().compiled
         fresh = [algorithm.propose({}, step) for step in range(DRAWS, DRAWS + FRESH)]
         for rows in fresh:
             algorithm.step.compile(*shapes, rows)
         draws = np.concatenate(fresh)
         return {
-            "programs": len(algorithm.step.programs),
-            "compiles_after_warmup": algorithm.step.programs.compiles - warm,
+            "programs": algorithm.step.counts().live,
+            "compiles_after_warmup": algorithm.step.counts().compiled - warm,
             "macs_to_slices": algorithm.step.executed_macs(draws) / algorithm.step.exact_macs(draws),
             "peak_bytes": peak,
         }
@@ -182,7 +183,7 @@ def estimate(config: ConfigDict, target: str) -> dict[str, Any]:
     return arms.answer(costs, costs["sandwich"], unit="Mcycles", device=device)
 
 
-def _estimated_megacycles(experiment: Experiment, step: ComposedStep, proposals: Sequence[Subnet]) -> float:
+def _estimated_megacycles(experiment: Experiment, step: Step, proposals: Sequence[Subnet]) -> float:
     """The mean over the proposals."""
     state, batch = experiment.abstract_state(step.slots), experiment.abstract_batch()
     totals = [
@@ -193,7 +194,7 @@ def _estimated_megacycles(experiment: Experiment, step: ComposedStep, proposals:
 
 
 def _runner(
-    experiment: Experiment, step: ComposedStep, batch: Any, proposals: Sequence[Subnet] = ()
+    experiment: Experiment, step: Step, batch: Any, proposals: Sequence[Subnet] = ()
 ) -> Callable[[], None]:
     """A function that makes one step and waits for it; proposals are taken in turn."""
     fresh = experiment.engine.init(0, step.slots)

@@ -27,7 +27,8 @@ from slimjax.nn.layers import BatchNorm
 from slimjax.nn.space import Subnet
 from slimjax.nn.widths import width_name
 from slimjax.step import optimizers
-from slimjax.step.engine import Engine, Slot
+from slimjax.step.engine import Engine
+from slimjax.step.slots import Slot
 from slimjax.step.state import TrainState
 from slimjax.supernet import Supernet
 
@@ -139,11 +140,11 @@ def build(config: ConfigDict, devices: Sequence[Any] | None = None) -> Experimen
 def _check_evaluation(experiment: Experiment) -> None:
     """A split or widths that cannot be evaluated are refused before training, not after it."""
     experiment.dataset.split(experiment.config.evaluation.split)
-    if experiment.algorithm.asks_for_scores:
+    if experiment.algorithm.needs_scores:
         check_scoring(experiment)
     if (subnets := experiment.evaluation_subnets()) is not None:
         algorithm = experiment.algorithm
-        algorithm.finish(jax.eval_shape(lambda: algorithm.init(experiment.config.seed)), subnets)
+        algorithm.choose(jax.eval_shape(lambda: algorithm.init(experiment.config.seed)), subnets)
 
 
 def check_scoring(experiment: Experiment) -> None:

@@ -40,6 +40,7 @@ def train(config: ConfigDict, directory: str, command: str = "") -> list[FrontRo
     trials.jsonl if the algorithm searches.
     """
     experiment = build(config)
+    algorithm = experiment.algorithm
     leads = jax.process_index() == 0
     with contextlib.ExitStack() as stack:
         # 1. Claim the directory and say what will run.
@@ -60,21 +61,20 @@ def train(config: ConfigDict, directory: str, command: str = "") -> list[FrontRo
                 print(memory, file=sys.stderr, flush=True)
         feed = Feed(experiment.train_batches(first), functools.partial(sharding.put_batch, experiment.mesh))
         stack.callback(feed.close)
-        scores, searching = Prober(experiment), Stopwatch()
+        prober, searching = Prober(experiment), Stopwatch()
         before: Any = ()
         progress = stack.enter_context(Progress(experiment.steps, "train", start=first, enabled=leads))
         for step in range(first, experiment.steps):
             # 2. What does the algorithm want to know first?
             with searching:
-                learnt = experiment.algorithm.observe(state.algorithm, step, scores.at(state, step))
-            if learnt is not state.algorithm or step == first:
-                trials.follow(experiment.algorithm.trials(learnt, step))
-            state = dataclasses.replace(state, algorithm=learnt)
+                known, state = state.algorithm, algorithm.observed(state, step, prober.at(state, step))
+            if state.algorithm is not known or step == first:
+                trials.follow(algorithm.trials(state.algorithm, step))
             # 3. Which subnets, on which images?
-            subnets = experiment.algorithm.propose(state.algorithm, step)
+            subnets = algorithm.propose(state.algorithm, step)
             batch = next(feed)
             # 4. One update. Two are in flight, no more: memory stays bounded, and waiting for data shows.
-            state, measured = experiment.algorithm.step(state, batch, subnets)
+            state, measured = algorithm.step(state, batch, subnets)
             jax.block_until_ready(before)
             before = measured
 
@@ -128,8 +128,8 @@ def log(
     """
     values = {name: float(value) for name, value in sharding.fetch(dict(measured)).items()}
     values["learning_rate"] = float(experiment.schedule(done - 1))
-    programs = experiment.algorithm.step.programs
-    counts = {"programs/live": len(programs), "programs/compiled": programs.compiles}
+    programs = experiment.algorithm.step.counts()
+    counts = {"programs/live": programs.live, "programs/compiled": programs.compiled}
     metrics.write(done, {**values, **pace, **counts})
     for name, value in values.items():
         if name.endswith(("loss", "grad_norm")) and not math.isfinite(value):
@@ -143,7 +143,7 @@ def log(
 
 def finish(experiment: Experiment, state: TrainState, directory: str, command: str) -> list[FrontRow]:
     """Calibrates and evaluates the algorithm's subnets; writes front.json and report.html."""
-    chosen = experiment.algorithm.finish(state, experiment.evaluation_subnets())
+    chosen = experiment.algorithm.choose(state, experiment.evaluation_subnets())
     rows = evaluate(experiment, state, chosen)
     if jax.process_index() == 0:
         write_results(experiment, rows, directory, command)

@@ -10,7 +10,7 @@ import jax
 from slimjax.data.feed import AHEAD
 from slimjax.experiment.build import Experiment
 from slimjax.progress import Progress
-from slimjax.step.composed import FIXED_PROGRAMS
+from slimjax.step.forms import FIXED_PROGRAMS
 from slimjax.step.programs import peak_bytes
 from slimjax.step.state import TrainState
 

@@ -46,6 +46,26 @@ class Warm(NamedTuple):
     loss: gp.Hyper | None
     cost: gp.Hyper | None
 
+    @staticmethod
+    def length(dims: int) -> int:
+        """Entries of `packed`: the loss's lengthscales, outputscale and noise, then the cost's three."""
+        return dims + 5
+
+    def packed(self, dims: int) -> np.ndarray:
+        """The logarithms, float32 [dims + 5]; NaN where there are none."""
+        packed = np.full(self.length(dims), np.nan, np.float32)
+        if self.loss is not None:
+            packed[: dims + 2].flat[: len(self.loss.log())] = self.loss.log()
+        if self.cost is not None:
+            packed[-3:] = self.cost.log()
+        return packed
+
+    @classmethod
+    def unpack(cls, packed: np.ndarray) -> Warm:
+        """What `packed` made the array from."""
+        parts = [part[np.isfinite(part)].astype(np.float64) for part in (packed[:-3], packed[-3:])]
+        return cls(*(gp.Hyper.of_log(part) if len(part) else None for part in parts))
+
 
 @dataclasses.dataclass(frozen=True)
 class Proposal:

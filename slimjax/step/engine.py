@@ -1,54 +1,29 @@
-"""The step engine: several subnets of one network, one gradient, one update.
+"""The engine: what every step of a run is made of, whatever the algorithm.
 
-An algorithm describes a step as a list of `Slot`s. The engine runs them in order, hands the first slot's
-logits to the others as a teacher, sums the gradients (no division by the number of subnets) and updates
-once (`step.py`). It also runs single subnets: for calibration, and for scoring.
+An algorithm describes a step as a list of slots (`slots`). The step runs them in order, hands the first slot's softmax
+to the others as a teacher, sums the gradients (no division by the number of subnets) and updates once (`composed`).
+The engine itself runs single subnets: for calibration, and for tests.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
 
 import jax
 import optax
 from jax.sharding import Mesh
 
 from slimjax.nn import batch_stats, losses
+from slimjax.nn.batch_stats import Collection
 from slimjax.nn.space import Subnet
 from slimjax.step import state
-from slimjax.step.composed import ComposedStep
-from slimjax.step.state import SHARED, TrainState
+from slimjax.step.slots import Batch, Metrics, Slot
+from slimjax.step.state import TrainState, Tree
 from slimjax.supernet import Supernet
 
-Batch = Mapping[str, jax.Array]
-"""Images uint8 [B, H, W, C] and labels int32 [B]; for scoring also `weight` float32 [B]."""
-Metrics = dict[str, jax.Array]
-Step = ComposedStep
 POLICIES = ("auto", "sliced", "bucketed", "masked")
-
-
-@dataclasses.dataclass(frozen=True)
-class Slot:
-    """One subnet of a training step.
-
-    Args:
-      name: prefix of its metrics.
-      subnet: channels, if they are the same in every step. None: the next row of the step's proposed subnets.
-      affine: the gammas and betas it uses.
-      stats: the collection that its batch statistics are averaged into; None: they are not kept.
-      target: what it learns from: "labels", "teacher" (the first slot's detached softmax), or "both" (sum).
-      lasting: the proposed subnet stays for many steps, so that a program of its own pays.
-    """
-
-    name: str
-    subnet: tuple[int, ...] | None = None
-    affine: str = SHARED
-    stats: str | None = None
-    target: str = "labels"
-    lasting: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -85,8 +60,17 @@ class Engine:
     stats_rate: float = 0.1
     average_decay: float | None = None
 
-    def init(self, seed: int, slots: Sequence[Slot], algorithm: Any = None) -> TrainState:
-        """A fresh state with every affine set and statistics collection that the slots name."""
+    @property
+    def platform(self) -> str:
+        """Of the devices: "cpu", "gpu" or "tpu"."""
+        return str(self.mesh.devices.flat[0].platform)
+
+    def init(self, seed: int, slots: Sequence[Slot], algorithm: Tree = None) -> TrainState:
+        """A fresh state with every affine set and statistics collection that the slots name.
+
+        Args:
+          algorithm: the algorithm's own arrays.
+        """
         return state.create(
             self.net.model,
             self.net.image_shape,
@@ -98,31 +82,25 @@ class Engine:
             algorithm=algorithm,
         )
 
-    def step(self, slots: Sequence[Slot], draws: Subnet | None = None) -> ComposedStep:
-        """The update `(state, batch, subnets) -> (state, metrics)`; the old state is donated.
-
-        Args:
-          draws: int32 [N, G], a sample of the subnets that will be proposed.
-        """
-        return ComposedStep(self, slots, draws)
-
     def collect(self, state: TrainState, affine: str) -> batch_stats.Collect:
         """For `batch_stats.calibrate`: the batch's own statistics of one masked subnet, weights frozen."""
         variables = state.variables(affine)
 
-        def collect(stats: Any, subnet: jax.Array, batch: Batch, number: int) -> Any:
+        def collect(stats: Collection, subnet: jax.Array, batch: Batch, number: int) -> Collection:
             return self._collect(variables, stats, subnet, batch, state.key, number)
 
         return collect
 
-    def test(self, state: TrainState, affine: str, stats: Any, subnet: Any, batch: Batch) -> Metrics:
+    def test(
+        self, state: TrainState, affine: str, stats: Collection, subnet: Subnet, batch: Batch
+    ) -> Metrics:
         """Sums over a batch: `correct`, `loss` (cross-entropy to the labels), `count`."""
         return self._test({**state.variables(affine), "batch_stats": stats}, subnet, batch)
 
     @functools.partial(jax.jit, static_argnums=0)
     def _collect(
-        self, variables: Any, stats: Any, subnet: jax.Array, batch: Batch, key: jax.Array, number: int
-    ) -> Any:
+        self, variables: Tree, stats: Collection, subnet: jax.Array, batch: Batch, key: jax.Array, number: int
+    ) -> Collection:
         key = jax.random.fold_in(jax.random.wrap_key_data(key), number)
         images = self.prepare_train(key, batch["image"])
         widths = self.net.space.masked(subnet)
@@ -131,10 +109,10 @@ class Engine:
         return updates["batch_stats"]
 
     @functools.partial(jax.jit, static_argnums=0)
-    def _test(self, variables: Any, subnet: jax.Array, batch: Batch) -> Metrics:
+    def _test(self, variables: Tree, subnet: jax.Array, batch: Batch) -> Metrics:
         images = self.prepare_test(batch["image"])
         widths = self.net.space.masked(subnet)
-        logits: Any = self.net.model.apply(variables, images, widths, train=False)
+        logits: Tree = self.net.model.apply(variables, images, widths, train=False)
         labels, weight = batch["label"], batch["weight"]
         loss = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
         hits = losses.correct(logits, labels)

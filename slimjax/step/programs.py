@@ -9,7 +9,7 @@ import os
 from collections.abc import Callable, Hashable, Iterable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from types import MappingProxyType
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 
@@ -23,6 +23,20 @@ elementwise chains, Eigen for convolutions. YNNPACK's maximum of NaN and 0 is 0,
 in gradients only, not in the loss. The same flag in XLA_FLAGS takes precedence."""
 
 
+class Call(NamedTuple):
+    """A call of a program.
+
+    Args:
+      key: programs of equal keys are one.
+      make: gives the jitted function that is compiled if there is no program of the key yet.
+      arguments: arrays, or shapes with shardings.
+    """
+
+    key: Hashable
+    make: Callable[[], jax.stages.Wrapped]
+    arguments: tuple[Any, ...]
+
+
 class Programs:
     """A least-recently-used cache of compiled programs.
 
@@ -34,8 +48,8 @@ class Programs:
     def __init__(self, limit: int, platform: str) -> None:
         self._limit = limit
         self._options = compiler_options(platform)
-        self._live: collections.OrderedDict[Hashable, Any] = collections.OrderedDict()
-        self._behind: dict[Hashable, Future[Any]] = {}
+        self._live: collections.OrderedDict[Hashable, jax.stages.Compiled] = collections.OrderedDict()
+        self._behind: dict[Hashable, Future[jax.stages.Compiled]] = {}
         self._pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix="compile")  # starts when used
         self.compiles = 0
 
@@ -45,42 +59,43 @@ class Programs:
     def __contains__(self, key: Hashable) -> bool:
         return key in self._live
 
-    def run(self, key: Hashable, make: Callable[[], Any], *arguments: Any) -> Any:
-        """Calls the program of `key`; if there is none yet, compiles the jitted function that `make` gives."""
-        return self.get(key, make, *arguments)(*arguments)
+    def run(self, call: Call) -> Any:
+        """Calls the program, which is compiled first if it is not alive."""
+        return self.get(call)(*call.arguments)
 
-    def get(self, key: Hashable, make: Callable[[], Any], *arguments: Any) -> Any:
-        """The program of `key`, not called. `arguments` may be shapes with shardings."""
-        if key not in self._live:
-            behind = self._behind.pop(key, None)
-            self._keep(key, self._compile(make, arguments) if behind is None else behind.result())
-        self._live.move_to_end(key)
-        return self._live[key]
+    def get(self, call: Call) -> jax.stages.Compiled:
+        """The program, not called."""
+        if call.key not in self._live:
+            behind = self._behind.pop(call.key, None)
+            self._keep(call.key, self._compile(call) if behind is None else behind.result())
+        self._live.move_to_end(call.key)
+        return self._live[call.key]
 
-    def compile_behind(self, key: Hashable, make: Callable[[], Any], *arguments: Any) -> bool:
-        """Whether the program of `key`, which is not alive yet, has been compiled; another thread is at it."""
-        if key not in self._behind:
+    def compile_behind(self, call: Call) -> bool:
+        """Whether the program, which is not alive yet, has been compiled; another thread is at it."""
+        if call.key not in self._behind:
             while len(self._behind) >= self._limit:  # nobody waits for the oldest any more
                 self._behind.pop(next(iter(self._behind))).cancel()
             # Shapes, because the arrays may be donated before the compiler gets to them.
-            self._behind[key] = self._pool.submit(self._compile, make, jax.tree.map(_shape, arguments))
-        return self._behind[key].done()
+            shapes = call._replace(arguments=jax.tree.map(_shape, call.arguments))
+            self._behind[call.key] = self._pool.submit(self._compile, shapes)
+        return self._behind[call.key].done()
 
-    def live(self) -> list[tuple[Hashable, Any]]:
+    def live(self) -> list[tuple[Hashable, jax.stages.Compiled]]:
         """Keys and compiled programs, the least recently used first."""
         return list(self._live.items())
 
-    def _compile(self, make: Callable[[], Any], arguments: Any) -> Any:
-        return make().lower(*arguments).compile(self._options)
+    def _compile(self, call: Call) -> jax.stages.Compiled:
+        return call.make().lower(*call.arguments).compile(self._options)
 
-    def _keep(self, key: Hashable, program: Any) -> None:
+    def _keep(self, key: Hashable, program: jax.stages.Compiled) -> None:
         self.compiles += 1
         self._live[key] = program
         while len(self._live) > self._limit:
             self._live.popitem(last=False)
 
 
-def compiler_options(platform: str) -> dict[str, str]:
+def compiler_options(platform: str) -> dict[str, str | bool]:
     """XLA's options for training programs on a platform."""
     flags = os.environ.get("XLA_FLAGS", "")
     wanted = CPU_OPTIONS if platform == "cpu" else {}
@@ -97,7 +112,7 @@ def _is_known(name: str, value: str) -> bool:
     return True
 
 
-def outputs(program: Any) -> Any:
+def outputs(program: jax.stages.Compiled) -> Any:
     """Shapes and shardings of what a program returns, for programs that take it as their argument."""
     return jax.tree.map(
         lambda info: jax.ShapeDtypeStruct(info.shape, info.dtype, sharding=info.sharding), program.out_info

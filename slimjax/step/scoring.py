@@ -12,7 +12,6 @@ import functools
 import math
 import statistics
 import time
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
@@ -27,11 +26,12 @@ from slimjax.nn.space import Subnet
 from slimjax.sharding import DATA, REPLICATED, SHARDED
 from slimjax.step import prefixes, rungs
 from slimjax.step.prefixes import Boundary
-from slimjax.step.programs import Programs
+from slimjax.step.programs import Call, Programs
 from slimjax.step.state import SHARED, TrainState
 
 if TYPE_CHECKING:
-    from slimjax.step.engine import Batch, Engine
+    from slimjax.step.engine import Engine
+from slimjax.step.slots import Batch
 
 SHARDS = ("auto", "batch", "subnets")
 FIXED_PROGRAMS = 3
@@ -45,12 +45,12 @@ TRIALS = 3
 Sizes = tuple[int, ...]
 
 
-class Call(NamedTuple):
-    """One call of a rung's program.
+class Pass(NamedTuple):
+    """One forward pass of a rung's program.
 
     Args:
       rows: positions of the subnets that it scores, one for each device that has its own.
-      fresh: the first boundary up to which this call's beginning is not that of the call before; as many as there
+      fresh: the first boundary up to which this pass's beginning is not that of the pass before; as many as there
         are boundaries: none.
     """
 
@@ -98,8 +98,7 @@ class Scorer:
         self.engine, self.shard = engine, shard if engine.mesh.size > 1 else "batch"
         # No fewer than two rungs, lest programs push each other out.
         self._count = max(engine.max_programs - FIXED_PROGRAMS, 2)
-        self._platform = str(engine.mesh.devices.flat[0].platform)
-        self.programs = Programs(self._count + FIXED_PROGRAMS, self._platform)
+        self.programs = Programs(self._count + FIXED_PROGRAMS, self.engine.platform)
         self._layouts = {} if draws is None else self._lay_out(draws)
 
     @property
@@ -175,12 +174,12 @@ class Scorer:
 
     def _rounded_up(self, sizes: Subnet) -> Subnet:
         """The next larger sizes that the devices compute well, and that every layer can have."""
-        space, step = self.engine.net.space, EVEN if self._platform == "cpu" else 1
+        space, step = self.engine.net.space, EVEN if self.engine.platform == "cpu" else 1
         steps = np.array([math.lcm(step, group.multiple_of) for group in space.groups], np.int32)
         return np.minimum(-(-sizes // steps) * steps, space.largest)
 
-    def _plan(self, subnets: Subnet, shard: str | None = None) -> list[Call]:
-        """The calls that score all subnets: in an order of common beginnings, or by devices, the largest first."""
+    def _plan(self, subnets: Subnet, shard: str | None = None) -> list[Pass]:
+        """The passes that score all subnets: in an order of common beginnings, or by devices, the largest first."""
         shard = shard or self._decided
         layout = self._layouts[shard]
         sizes = np.concatenate([layout.rungs, self.engine.net.space.largest[None]])
@@ -189,7 +188,7 @@ class Scorer:
         if shard == "batch":
             order, fresh = prefixes.in_order(layout.boundaries, subnets)
             return [
-                Call(tuple(sizes[homes[row]].tolist()), np.array([row]), int(level))
+                Pass(tuple(sizes[homes[row]].tolist()), np.array([row]), int(level))
                 for row, level in zip(order, fresh, strict=True)
             ]
         members: list[list[int]] = [[] for _ in sizes]
@@ -198,32 +197,34 @@ class Scorer:
         width = self.engine.mesh.size
         _fill_up(members, sizes, subnets, width)
         return [
-            Call(tuple(sizes[k].tolist()), np.array(_padded(rows[i : i + width], width)))
+            Pass(tuple(sizes[k].tolist()), np.array(_padded(rows[i : i + width], width)))
             for k, rows in reversed(list(enumerate(members)))
             for i in range(0, len(rows), width)
         ]
 
-    def _run(self, weights: Any, subnets: Subnet, prepared: _Prepared, calls: list[Call]) -> np.ndarray:
-        """float64 [N, 2]: loss and error; rows that no call scores stay NaN."""
+    def _run(self, weights: Any, subnets: Subnet, prepared: _Prepared, passes: list[Pass]) -> np.ndarray:
+        """float64 [N, 2]: loss and error; rows that no pass scores stay NaN."""
         shard, boundaries = prepared.shard, self._layouts[prepared.shard].boundaries
         reached: list[Any] = [
             prepared.images,
             *boundaries,
         ]  # what the network has made of the images, by boundary
         results: list[jax.Array] = []
-        for number, call in enumerate(calls):
+        for number, one in enumerate(passes):
             if number >= IN_FLIGHT:
                 results[number - IN_FLIGHT].block_until_ready()
-            active = subnets[call.rows]
-            for level in range(call.fresh, len(boundaries)):
+            active = subnets[one.rows]
+            for level in range(one.fresh, len(boundaries)):
                 name = ("beginning", boundaries[level], prepared.images.shape)
                 make = functools.partial(self._beginning, level)
-                reached[level + 1] = self.programs.run(name, make, weights, reached[level], active)
-            key = (shard, call.sizes, prepared.images.shape)
-            make = functools.partial(self._forward, shard, call.sizes)
-            results.append(self.programs.run(key, make, weights, reached[-1], prepared.labels, active))
+                reached[level + 1] = self.programs.run(Call(name, make, (weights, reached[level], active)))
+            key = (shard, one.sizes, prepared.images.shape)
+            make = functools.partial(self._forward, shard, one.sizes)
+            results.append(
+                self.programs.run(Call(key, make, (weights, reached[-1], prepared.labels, active)))
+            )
         found = np.full((len(subnets), 2), np.nan)
-        found[np.concatenate([call.rows for call in calls])] = np.concatenate(sharding.fetch_rows(results))
+        found[np.concatenate([one.rows for one in passes])] = np.concatenate(sharding.fetch_rows(results))
         return found
 
     def _faster_shard(self, weights: Any, subnets: Subnet, batch: Batch, key: jax.Array | None) -> str:
@@ -231,15 +232,15 @@ class Scorer:
         if len(batch["label"]) % self.engine.mesh.size:
             return "subnets"
         plans = {shard: self._plan(subnets, shard) for shard in SHARDS[1:]}
-        first = {shard: [_busiest(calls)._replace(fresh=0)] for shard, calls in plans.items()}
+        first = {shard: [_busiest(passes)._replace(fresh=0)] for shard, passes in plans.items()}
         prepared = {shard: self._prepared(shard, batch, key) for shard in plans}
         seconds: dict[str, list[float]] = {shard: [] for shard in plans}
         for _ in range(1 + TRIALS):
-            for shard, calls in first.items():
+            for shard, passes in first.items():
                 began = time.perf_counter()
-                self._run(weights, subnets, prepared[shard], calls)
+                self._run(weights, subnets, prepared[shard], passes)
                 seconds[shard].append(time.perf_counter() - began)
-        # A call stands for all of its plan, in proportion to their MACs.
+        # A pass stands for all of its plan, in proportion to their MACs.
         total = {
             shard: statistics.median(seconds[shard][1:])
             * self._macs(plan, self._layouts[shard])
@@ -248,12 +249,12 @@ class Scorer:
         }
         return "subnets" if sharding.agree(total["subnets"] < total["batch"]) else "batch"
 
-    def _macs(self, calls: list[Call], layout: Layout) -> float:
-        """Forward MACs per image of all calls, those of one subnet in each."""
+    def _macs(self, passes: list[Pass], layout: Layout) -> float:
+        """Forward MACs per image of all passes, those of one subnet in each."""
         net, boundaries = self.engine.net, layout.boundaries
         between = np.array([*prefixes.macs_between(net, boundaries), 0])
-        begun = sum(float(between[call.fresh :].sum()) for call in calls)
-        sizes = np.array([call.sizes for call in calls], np.int32)
+        begun = sum(float(between[one.fresh :].sum()) for one in passes)
+        sizes = np.array([one.sizes for one in passes], np.int32)
         return begun + float(prefixes.macs_after(net, boundaries)(sizes).sum())
 
     def _prepared(self, shard: str, batch: Batch, key: jax.Array | None) -> _Prepared:
@@ -265,9 +266,9 @@ class Scorer:
         raw = None if key is None else np.asarray(jax.random.key_data(key))
         make = functools.partial(self._prepare, shard)
         name = ("prepare", shard, key is None, images.shape)
-        return _Prepared(shard, *self.programs.run(name, make, raw, images, labels))
+        return _Prepared(shard, *self.programs.run(Call(name, make, (raw, images, labels))))
 
-    def _prepare(self, shard: str) -> Callable[..., Any]:
+    def _prepare(self, shard: str) -> jax.stages.Wrapped:
         def prepare(key: jax.Array | None, images: jax.Array, labels: jax.Array) -> Any:
             if key is None:
                 return self.engine.prepare_test(images), labels
@@ -275,7 +276,7 @@ class Scorer:
 
         return jax.jit(prepare, out_shardings=jax.NamedSharding(self.engine.mesh, _rows_of(shard)))
 
-    def _beginning(self, level: int) -> Callable[..., Any]:
+    def _beginning(self, level: int) -> jax.stages.Wrapped:
         """(weights, what the boundary before gave, active [1, G]) -> the value at a boundary, all its channels."""
         begin, end = (None, *self._layouts["batch"].boundaries)[level : level + 2]
         net = self.engine.net
@@ -289,7 +290,7 @@ class Scorer:
         )
         return jax.jit(mapped)
 
-    def _forward(self, shard: str, sizes: Sizes) -> Callable[..., Any]:
+    def _forward(self, shard: str, sizes: Sizes) -> jax.stages.Wrapped:
         """(weights, images or the last boundary's value, labels, active [D or 1, G]) -> [D or 1, 2]."""
         rows = _rows_of(shard)
         inputs, outputs = (REPLICATED, rows, rows, REPLICATED), REPLICATED if shard == "batch" else SHARDED
@@ -319,10 +320,10 @@ class _Prepared(NamedTuple):
     labels: jax.Array
 
 
-def _busiest(calls: list[Call]) -> Call:
-    """One of the sizes that most calls have."""
-    sizes = collections.Counter(call.sizes for call in calls).most_common(1)[0][0]
-    return next(call for call in calls if call.sizes == sizes)
+def _busiest(passes: list[Pass]) -> Pass:
+    """One of the sizes that most passes have."""
+    sizes = collections.Counter(one.sizes for one in passes).most_common(1)[0][0]
+    return next(one for one in passes if one.sizes == sizes)
 
 
 def _rows_of(shard: str) -> Any:
@@ -331,7 +332,7 @@ def _rows_of(shard: str) -> Any:
 
 
 def _fill_up(members: list[list[int]], sizes: Subnet, subnets: Subnet, width: int) -> None:
-    """Moves the rows of a rung's last, partly filled call to where a larger rung's would run empty."""
+    """Moves the rows of a rung's last, partly filled pass to where a larger rung's would run empty."""
     for k in reversed(range(len(members))):
         for j in reversed(range(k)):
             rest = len(members[j]) % width

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -16,8 +16,18 @@ from jax.sharding import Mesh
 from slimjax import sharding
 from slimjax.nn.layers import merge_variables
 
+Tree = Any
+"""A pytree of arrays."""
+
 SHARED = "shared"
 """Name of the gamma and beta, or of the statistics, that several subnets use in common."""
+
+
+class Weights(NamedTuple):
+    """What one subnet's loss is differentiated by: the shared kernels and biases, and its gammas and betas."""
+
+    params: Tree
+    affine: Tree
 
 
 @struct.dataclass
@@ -36,20 +46,24 @@ class TrainState:
     """
 
     step: jax.Array
-    params: Any
-    affine: dict[str, Any]
-    batch_stats: dict[str, Any]
-    opt_state: Any
-    average: Any
+    params: Tree
+    affine: dict[str, Tree]
+    batch_stats: dict[str, Tree]
+    opt_state: Tree
+    average: Tree
     key: jax.Array
-    algorithm: Any
+    algorithm: Tree
 
     @property
-    def trainable(self) -> dict[str, Any]:
+    def trainable(self) -> dict[str, Tree]:
         """What the optimiser updates."""
         return {"params": self.params, "affine": self.affine}
 
-    def variables(self, affine: str = SHARED, stats: str | None = None) -> dict[str, Any]:
+    def weights(self, affine: str = SHARED) -> Weights:
+        """What a subnet trains."""
+        return Weights(self.params, self.affine[affine])
+
+    def variables(self, affine: str = SHARED, stats: str | None = None) -> dict[str, Tree]:
         """Collections of one forward pass; taken from the moving average where there is one."""
         source = self.average or self.trainable
         chosen = None if stats is None else self.batch_stats[stats]
@@ -65,7 +79,7 @@ def create(
     affine: tuple[str, ...] = (SHARED,),
     stats: tuple[str, ...] = (),
     average: bool = False,
-    algorithm: Any = None,
+    algorithm: Tree = None,
 ) -> TrainState:
     """A fresh state; every named affine set and statistics collection starts as a copy of the initial one."""
     init_key, run_key = jax.random.split(jax.random.key(seed))
@@ -90,6 +104,6 @@ def place(mesh: Mesh, state: TrainState) -> TrainState:
     return dataclasses.replace(sharding.put_replicated(mesh, bare), algorithm=arrays)
 
 
-def _copy(tree: Any) -> Any:
+def _copy(tree: Tree) -> Tree:
     """Buffers of their own: a donated state must not hold one buffer twice."""
     return jax.tree.map(jnp.copy, tree)

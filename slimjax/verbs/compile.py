@@ -27,7 +27,7 @@ from slimjax.profiling import hlo, tpu
 from slimjax.profiling.chips import GIB, Chip
 from slimjax.profiling.tpu import Slice
 from slimjax.progress import Progress
-from slimjax.step.composed import FIXED_PROGRAMS
+from slimjax.step.forms import FIXED_PROGRAMS
 
 SAMPLE = 64
 """Proposals of which the most typical one is compiled."""

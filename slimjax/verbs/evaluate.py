@@ -28,7 +28,7 @@ def run(directory: str, widths: Sequence[float] | None, channels: Mapping[str, i
     experiment = build(load_config(directory))
     wanted = asked(experiment, widths, channels)
     state = load_state(experiment, directory)
-    return evaluate(experiment, state, experiment.algorithm.finish(state, wanted))
+    return evaluate(experiment, state, experiment.algorithm.choose(state, wanted))
 
 
 def load_state(experiment: Experiment, directory: str) -> TrainState:

@@ -96,7 +96,7 @@ def run(search: Search) -> list[FrontRow]:
             "private to its switches. Search a US-Net, a BigNAS or a Joslim run."
         )
     found = _found(search, budgets, experiment, state)
-    rows = evaluate(experiment, state, experiment.algorithm.finish(state, found))
+    rows = evaluate(experiment, state, experiment.algorithm.choose(state, found))
     if jax.process_index() == 0:
         _save(search, budgets, experiment, rows)
     return rows

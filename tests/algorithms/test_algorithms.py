@@ -14,8 +14,9 @@ from slimjax import sharding
 from slimjax.algorithms import bignas, joslim, snet, usnet
 from slimjax.errors import UserError
 from slimjax.nn.layers import merge_variables
-from slimjax.step.composed import Form
-from slimjax.step.engine import Slot
+from slimjax.step.composed import ComposedStep
+from slimjax.step.forms import Form
+from slimjax.step.slots import Slot
 from slimjax.step.state import place
 from slimjax.workdir.checkpoint import Checkpointer
 
@@ -79,7 +80,7 @@ def test_finish_names_subnets_that_the_state_can_run(name):
     engine = engine_of()
     algorithm = ALGORITHMS[name](engine)
     state = algorithm.init(0)
-    for choice in algorithm.finish(state, None).values():
+    for choice in algorithm.choose(state, None).values():
         engine.net.space.check(choice.subnet)
         assert choice.affine in state.affine
         assert choice.stats is None or choice.stats in state.batch_stats
@@ -99,7 +100,7 @@ def test_usnet_covers_a_range_that_ends_above_one():
     algorithm, space = usnet(engine), engine.net.space
     draws = np.concatenate([algorithm.propose({}, step) for step in range(400)])
     assert {tuple(row) for row in draws} == {tuple(space.uniform(w)) for w in np.linspace(0.5, 1.9999, 2000)}
-    names = list(algorithm.finish(algorithm.init(0), None))
+    names = list(algorithm.choose(algorithm.init(0), None))
     assert (names[0], names[-1]) == ("w0.50", "w2.00")
 
 
@@ -158,7 +159,7 @@ def test_masked_and_sliced_slots_take_the_same_step():
     results = []
     for fixed, rows in ((tuple(subnet.tolist()), subnet[None][:0]), (None, subnet[None])):
         slots = (Slot("a", fixed),)
-        step, state = engine.step(slots), engine.init(0, slots)
+        step, state = ComposedStep(engine, slots), engine.init(0, slots)
         for batch in batches(3):
             state, _ = step(state, batch, rows)
         results.append(state.trainable)
@@ -185,18 +186,18 @@ def test_auto_compiles_nothing_after_its_rungs_and_stays_in_its_bounds():
     engine = engine_of(policy="auto", max_programs=6)
     step = usnet(engine, num_subnets=3).step
     largest, smallest = (tuple(s.tolist()) for s in (engine.net.space.largest, engine.net.space.smallest))
-    assert len(step.rungs) == 2
+    assert len(step.forms.rungs) == 2
     forms = set()
-    for subnet in step.draws[:40]:
-        form = step.form_of(step.slots[2], subnet)
+    for subnet in step.expected[:40]:
+        form = step.forms.of(step.slots[2], subnet)
         assert (np.array(form.sizes) >= subnet).all()
         forms.add(form.sizes)
-    assert forms == {tuple(rung.tolist()) for rung in step.rungs}
-    assert all(step.form_of(step.slots[2], rung).masked for rung in step.rungs), (
+    assert forms == {tuple(rung.tolist()) for rung in step.forms.rungs}
+    assert all(step.forms.of(step.slots[2], rung).masked for rung in step.forms.rungs), (
         "one program per rung, not two"
     )
-    assert step.form_of(step.slots[0], largest) == Form(largest, masked=False)
-    assert step.form_of(step.slots[1], smallest) == Form(smallest, masked=False)
+    assert step.forms.of(step.slots[0], largest) == Form(largest, masked=False)
+    assert step.forms.of(step.slots[1], smallest) == Form(smallest, masked=False)
 
 
 @pytest.mark.parametrize("ends", [True, False], ids=["sandwich", "random only"])
@@ -205,18 +206,18 @@ def test_programs_of_a_plan_fit_into_its_bound(ends):
     options = {"student_target": "labels", "sample_max": ends, "sample_min": ends}
     step = usnet(engine_of(policy="auto", max_programs=9), **options).step
     keys = set()
-    for row in step.draws:
+    for row in step.expected:
         for i, slot in enumerate(step.slots):
-            form = step.form_of(slot, row if slot.subnet is None else slot.subnet)
+            form = step.forms.of(slot, row if slot.subnet is None else slot.subnet)
             keys.add((form, slot.target, slot.stats is None, i == 0))
     assert len(keys) + 2 <= 9
-    assert len(step.rungs) > 1
+    assert len(step.forms.rungs) > 1
 
 
 def test_auto_runs_exact_sizes_where_the_subnets_are_few():
     step = usnet(engine_of(min_width=0.6, policy="auto", max_programs=64)).step
     assert step.executed_macs() == step.exact_macs()
-    assert not any(step.form_of(step.slots[2], subnet).masked for subnet in step.draws[:20])
+    assert not any(step.forms.of(step.slots[2], subnet).masked for subnet in step.expected[:20])
 
 
 def test_compiles_are_counted_and_end_with_the_warm_up():
@@ -242,7 +243,9 @@ def test_students_learn_from_the_detached_softmax_of_the_largest():
     wide, narrow = (tuple(engine.net.space.uniform(w).tolist()) for w in (1.0, 0.5))
     slots = (Slot("max", wide), Slot("min", narrow, target="teacher"))
     start = engine.init(0, slots)
-    state, metrics = engine.step(slots)(engine.init(0, slots), next(batches(1)), np.zeros((0, 6), np.int32))
+    state, metrics = ComposedStep(engine, slots)(
+        engine.init(0, slots), next(batches(1)), np.zeros((0, 6), np.int32)
+    )
     batch = next(batches(1))
     images = batch["image"].astype(jnp.float32) / 255
 
@@ -279,7 +282,7 @@ def test_a_switch_moves_only_its_own_gammas_and_statistics():
     others = (*slots, dataclasses.replace(slots[0], affine="b", stats="b"))
     start = engine.init(0, others)
     before = jax.tree.map(np.asarray, (start.affine["b"], start.batch_stats["b"]))
-    state, _ = engine.step(slots)(start, next(batches(1)), np.zeros((0, 6), np.int32))
+    state, _ = ComposedStep(engine, slots)(start, next(batches(1)), np.zeros((0, 6), np.int32))
     assert_trees_equal((state.affine["b"], state.batch_stats["b"]), before)
     assert not np.array_equal(state.batch_stats["a"]["stem_norm"]["mean"], before[1]["stem_norm"]["mean"])
 
@@ -291,7 +294,7 @@ def test_running_statistics_have_the_papers_rate():
     zero = jax.tree.map(np.zeros_like, start.batch_stats["a"])
     own = engine.collect(start, "shared")(zero, engine.net.space.largest, batch, 0)
     want = jax.tree.map(lambda old, new: 0.9 * old + 0.1 * new, start.batch_stats["a"], own)
-    state, _ = engine.step(slots)(start, batch, np.zeros((0, 6), np.int32))
+    state, _ = ComposedStep(engine, slots)(start, batch, np.zeros((0, 6), np.int32))
     assert_trees_close(state.batch_stats["a"], want)
 
 
@@ -338,4 +341,4 @@ def test_snet_runs_at_its_switches_only():
     algorithm = snet(engine_of(), widths=(0.25, 1.0))
     space = engine_of().net.space
     with pytest.raises(UserError, match=r"w0\.25"):
-        algorithm.finish(algorithm.init(0), {"w0.50": space.uniform(0.5)})
+        algorithm.choose(algorithm.init(0), {"w0.50": space.uniform(0.5)})

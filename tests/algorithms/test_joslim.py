@@ -118,7 +118,7 @@ def test_a_failed_trial_is_said_so_and_not_learnt_from():
     assert [trial.state for trial in found[:6]] == ["failed", "scored", "scored"] * 2
     assert "nan" in found[0].reason
     state = algorithm.init(0).replace(algorithm=states[-1])
-    assert "trial0" not in algorithm.finish(state, None)
+    assert "trial0" not in algorithm.choose(state, None)
 
 
 def test_a_full_history_forgets_the_oldest():
@@ -133,7 +133,7 @@ def test_a_full_history_forgets_the_oldest():
 def test_finish_names_peeled_fronts_and_both_ends():
     algorithm = make(steps_per_round=1)
     states, _ = follow(algorithm, 14)
-    chosen = algorithm.finish(algorithm.init(0).replace(algorithm=states[-1]), None)
+    chosen = algorithm.choose(algorithm.init(0).replace(algorithm=states[-1]), None)
     space = engine_of(min_width=0.42).net.space
     np.testing.assert_array_equal(chosen["min"].subnet, space.smallest)
     np.testing.assert_array_equal(chosen["max"].subnet, space.largest)

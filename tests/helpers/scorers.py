@@ -7,7 +7,7 @@ import numpy as np
 
 from helpers.engines import batches, engine_of
 from slimjax import sharding
-from slimjax.step.engine import Slot
+from slimjax.step.slots import Slot
 
 SLOTS = (Slot("max", stats="max"),)
 

@@ -10,8 +10,9 @@ from helpers.engines import batches, engine_of
 from helpers.trees import assert_trees_close
 from slimjax import sharding
 from slimjax.step import programs
-from slimjax.step.composed import Form
-from slimjax.step.engine import Slot
+from slimjax.step.composed import ComposedStep
+from slimjax.step.forms import Form
+from slimjax.step.slots import Slot
 
 
 class HeldBack:
@@ -36,7 +37,7 @@ def lasting_step(**options):
     engine = engine_of(lr=0.02, **options)
     largest = tuple(engine.net.space.largest.tolist())
     slots = (Slot("max", largest), Slot("stays", target="teacher", lasting=True))
-    step = engine.step(slots, engine.net.space.uniform(0.8)[None])
+    step = ComposedStep(engine, slots, engine.net.space.uniform(0.8)[None])
     step.programs._pool = HeldBack()
     return step, engine.init(0, slots), engine.net.space.uniform(0.5)[None]
 
@@ -94,17 +95,18 @@ def test_sliced_programs_of_lasting_subnets_are_provided_for():
     engine = engine_of(policy="auto", max_programs=6)
     slots = (Slot("max", tuple(engine.net.space.largest.tolist())), Slot("stays", lasting=True))
     draws = np.stack([engine.net.space.uniform(width) for width in np.linspace(0.25, 1, 30)])
-    assert len(engine.step(slots, draws).rungs) == 2
+    assert len(ComposedStep(engine, slots, draws).forms.rungs) == 2
 
 
 def test_subnets_that_nobody_waits_for_are_not_compiled():
     cache = programs.Programs(2, "cpu")
+    call = lambda key: programs.Call(key, lambda: jax.jit(lambda x: x), (np.ones(()),))  # noqa: E731
     cache._pool = pool = HeldBack()
     for n in range(5):
-        assert not cache.compile_behind(n, lambda: jax.jit(lambda x: x), np.ones(()))
+        assert not cache.compile_behind(call(n))
     pool.work()
-    assert [cache.compile_behind(n, None) for n in (3, 4)] == [True, True]
-    assert not cache.compile_behind(0, lambda: jax.jit(lambda x: x), np.ones(())), "pushed out by later ones"
+    assert [cache.compile_behind(call(n)) for n in (3, 4)] == [True, True]
+    assert not cache.compile_behind(call(0)), "pushed out by later ones"
     assert cache.compiles == 0, "what nobody uses is not counted"
 
 

@@ -74,9 +74,7 @@ def test_each_beginning_is_computed_once(monkeypatch):
     scorer = Scorer(engine, rows)
     assert len(scorer.layout.boundaries) == 2
     calls, real = collections.Counter(), scorer.programs.run
-    monkeypatch.setattr(
-        scorer.programs, "run", lambda key, *rest: calls.update([key[:2]]) or real(key, *rest)
-    )
+    monkeypatch.setattr(scorer.programs, "run", lambda call: calls.update([call.key[:2]]) or real(call))
     scorer(state, rows, batch)
     for boundary in scorer.layout.boundaries:
         distinct = len(np.unique(rows[:, boundary.groups], axis=0))

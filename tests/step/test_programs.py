@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 
 from slimjax.step import programs as module
-from slimjax.step.programs import CPU_OPTIONS, Programs, compiler_options
+from slimjax.step.programs import CPU_OPTIONS, Call, Programs, compiler_options
 
 
 def plus(n):
@@ -13,14 +13,14 @@ def plus(n):
 
 def test_run_compiles_each_key_once():
     programs = Programs(4, "cpu")
-    assert [float(programs.run(n, plus(n), jnp.ones(()))) for n in (1, 2, 1, 1)] == [2, 3, 2, 2]
+    assert [float(programs.run(Call(n, plus(n), (jnp.ones(()),)))) for n in (1, 2, 1, 1)] == [2, 3, 2, 2]
     assert programs.compiles == 2
 
 
 def test_least_recently_used_program_goes_first():
     programs = Programs(2, "cpu")
     for n in (1, 2, 1, 3):
-        programs.run(n, plus(n), jnp.ones(()))
+        programs.run(Call(n, plus(n), (jnp.ones(()),)))
     assert [key for key, _ in programs.live()] == [1, 3]
 
 

@@ -35,11 +35,10 @@ def fit(experiment: Experiment, label: str) -> Trained:
     """A trained state, by the steps of `train.train`."""
     algorithm = experiment.algorithm
     state = place(experiment.mesh, algorithm.init(experiment.config.seed))
-    batches, scores, history = experiment.train_batches(), Prober(experiment), []
+    batches, prober, history = experiment.train_batches(), Prober(experiment), []
     with Progress(experiment.steps, label, stream=sys.stderr) as progress:
         for step in range(experiment.steps):
-            learnt = algorithm.observe(state.algorithm, step, scores.at(state, step))
-            state = dataclasses.replace(state, algorithm=learnt)
+            state = algorithm.observed(state, step, prober.at(state, step))
             subnets = algorithm.propose(state.algorithm, step)
             batch = sharding.put_batch(experiment.mesh, next(batches))
             state, metrics = algorithm.step(state, batch, subnets)

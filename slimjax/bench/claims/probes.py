@@ -47,7 +47,7 @@ def _ends(experiment: Experiment, state: TrainState, _: Mapping[str, float]) -> 
 def _switches(experiment: Experiment, state: TrainState, last: Mapping[str, float]) -> dict[str, Any]:
     """Per switch: test scores with the running statistics of training, and training accuracy."""
     result = {}
-    for name, choice in experiment.algorithm.finish(state, None).items():
+    for name, choice in experiment.algorithm.choose(state, None).items():
         assert choice.stats is not None
         score = measure.test(experiment, state, choice, state.batch_stats[choice.stats])
         result[name] = {**score, "train_top1": last[f"{name}/top1"]}

@@ -157,5 +157,5 @@ def _retrained(experiment: Experiment, subnets: Mapping[str, Subnet]) -> dict[st
         config = recipes.retrain(str(run), [str(Path(folder) / f"{name}.json") for name in subnets])
         again = build(config)
     _, state, _ = fit(again, f"{len(subnets)} subnets, seed {config.seed}")
-    rows = measure.evaluate(again, state, again.algorithm.finish(state, None), quiet=True)
+    rows = measure.evaluate(again, state, again.algorithm.choose(state, None), quiet=True)
     return {row["name"]: {key: row[key] for key in ("loss", "top1", "macs")} for row in rows}

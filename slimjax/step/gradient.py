@@ -1,0 +1,175 @@
+"""The gradient of one slot: pure functions of arrays.
+
+    program > one device's part > micro-batches > value and gradient > loss > forward pass
+
+Letters: B images, b images of one device or micro-batch, K classes, G axes, D devices.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from slimjax.nn import batch_stats, losses
+from slimjax.nn.batch_stats import Collection
+from slimjax.nn.layers import merge_variables
+from slimjax.nn.widths import Widths
+from slimjax.sharding import DATA, REPLICATED, SHARDED
+from slimjax.step.engine import Engine
+from slimjax.step.forms import Form
+from slimjax.step.slots import Metrics
+from slimjax.step.state import Tree, Weights
+
+
+class Inputs(NamedTuple):
+    """What a slot's gradient is computed from.
+
+    Args:
+      weights: of the slot's subnet, at full size.
+      stats: the collection that its batch statistics are averaged into; None: they are not kept.
+      images: float32 [B, H, W, C]; labels: int32 [B].
+      teacher: the first slot's softmax [B, K]; None in the first slot.
+      active: int32 [G] active channels within the form's sizes; None: all are.
+    """
+
+    weights: Weights
+    stats: Collection | None
+    images: jax.Array
+    labels: jax.Array
+    teacher: jax.Array | None
+    active: jax.Array | np.ndarray | None = None
+
+
+class Outputs(NamedTuple):
+    """What comes of it.
+
+    Args:
+      total: the accumulator, [D, ...] for each array of the weights, with the slot's gradient added.
+      stats: the collection after this batch, or None.
+      softmax: [B, K].
+      metrics: "loss" and "top1", [D] each.
+    """
+
+    total: Weights
+    stats: Collection | None
+    softmax: jax.Array
+    metrics: Metrics
+
+
+class Rows(NamedTuple):
+    """The part of the inputs that is split over devices and micro-batches."""
+
+    images: jax.Array
+    labels: jax.Array
+    teacher: jax.Array | None
+
+
+class Part(NamedTuple):
+    """The gradient of one (micro-)batch, with what is measured on the way."""
+
+    gradient: Weights
+    stats: Collection | None
+    softmax: jax.Array
+    metrics: Metrics
+
+
+def program(engine: Engine, form: Form, target: str) -> jax.stages.Wrapped:
+    """The jitted `(inputs, total) -> outputs` of a form and target; `total` is donated.
+
+    Each device adds its own gradient to its own accumulator, without communication. With global statistics, the norms'
+    means and variances are the only things that devices exchange.
+
+    Args:
+      target: what the slot learns from (`slots.Slot`).
+    """
+    local = functools.partial(_on_device, engine, form, target)
+    inputs = Inputs._make([REPLICATED, REPLICATED, SHARDED, SHARDED, SHARDED, REPLICATED])
+    outputs = Outputs._make([SHARDED, REPLICATED, SHARDED, SHARDED])
+    mapped = jax.shard_map(local, mesh=engine.mesh, in_specs=(inputs, SHARDED), out_specs=outputs)
+    return jax.jit(mapped, donate_argnums=1)
+
+
+def _on_device(engine: Engine, form: Form, target: str, inputs: Inputs, total: Weights) -> Outputs:
+    """One device's part. `total` has None for what no slot of this step has begun yet."""
+    weights = jax.lax.pcast(inputs.weights, DATA, to="varying")
+    widths = engine.net.space.widths(form.sizes, inputs.active, batch_axis=DATA)
+    gradient = functools.partial(_part, engine, widths, target, weights)
+    rows = Rows(inputs.images, inputs.labels, inputs.teacher)
+    part = _over_micro_batches(gradient, rows, inputs.stats, engine)
+    added = Weights(*(_added(*pair) for pair in zip(total, part.gradient, strict=True)))
+    return Outputs(added, part.stats, part.softmax, jax.tree.map(lambda m: m[None], part.metrics))
+
+
+def _added(total: Weights | None, gradient: Weights) -> Weights:
+    """The accumulator [1, ...] on this device, begun if there is none."""
+    if total is None:
+        return jax.tree.map(lambda g: g[None], gradient)
+    return jax.tree.map(lambda t, g: t + g[None], total, gradient)
+
+
+def _over_micro_batches(
+    gradient: Callable[[Rows, Collection | None], Part], rows: Rows, stats: Collection | None, engine: Engine
+) -> Part:
+    """Micro-batches one after the other: gradients and metrics averaged, statistics carried on."""
+    parts = engine.micro_batches
+    if parts == 1:
+        return gradient(rows, stats)
+    split = jax.tree.map(lambda x: jnp.moveaxis(x.reshape(-1, parts, *x.shape[1:]), 1, 0), rows)
+
+    def step(carry: tuple[Weights, Collection | None], rows: Rows) -> tuple:
+        total, stats = carry
+        part = gradient(rows, stats)
+        total = jax.tree.map(lambda a, b: a + b / parts, total, part.gradient)
+        return (total, part.stats), (part.softmax, part.metrics)
+
+    first = jax.tree.map(lambda x: x[0], split)
+    zeros = jax.tree.map(jnp.zeros_like, jax.eval_shape(gradient, first, stats).gradient)
+    # XLA's CPU backend runs a convolution inside a loop twenty times slower than outside of it.
+    unroll = parts if engine.platform == "cpu" else 1
+    ends: tuple[Tree, Tree] = jax.lax.scan(step, (zeros, stats), split, unroll=unroll)
+    (total, stats), (soft, metrics) = ends
+    softmax = jnp.moveaxis(soft, 0, 1).reshape(-1, soft.shape[-1])
+    return Part(total, stats, softmax, jax.tree.map(lambda m: m.mean(0), metrics))
+
+
+def _part(
+    engine: Engine, widths: Widths, target: str, weights: Weights, rows: Rows, stats: Collection | None
+) -> Part:
+    """Value and gradient of one (micro-)batch; its statistics blended into the running ones."""
+    loss = functools.partial(_loss, engine, widths, target, rows, stats)
+    (value, (logits, new)), gradient = jax.value_and_grad(loss, has_aux=True)(weights)
+    if stats is not None:
+        new = batch_stats.blend(stats, new, engine.stats_rate)
+    metrics = {"loss": value, "top1": losses.correct(logits, rows.labels).mean()}
+    return Part(gradient, new, jax.nn.softmax(logits), metrics)
+
+
+def _loss(
+    engine: Engine, widths: Widths, target: str, rows: Rows, stats: Collection | None, weights: Weights
+) -> tuple[jax.Array, tuple[jax.Array, Collection | None]]:
+    """One slot's loss, with its logits [b, K] and its batch's statistics (or None)."""
+    forward = functools.partial(_forward, engine, widths, stats)
+    logits, new = (jax.checkpoint(forward) if engine.remat else forward)(weights, rows.images)
+    loss = jnp.zeros(())
+    if target in ("labels", "both"):
+        smooth = (engine.label_smoothing, engine.smoothing_form)
+        loss += losses.cross_entropy(logits, losses.smooth_labels(rows.labels, logits.shape[-1], *smooth))
+    if target in ("teacher", "both"):
+        assert rows.teacher is not None, "the first slot has no teacher"
+        loss += losses.cross_entropy(logits, rows.teacher)
+    return loss, (logits, new)
+
+
+def _forward(
+    engine: Engine, widths: Widths, stats: Collection | None, weights: Weights, images: jax.Array
+) -> tuple[jax.Array, Collection | None]:
+    """Logits [b, K] in training mode, and the batch's statistics if they are wanted."""
+    variables = merge_variables(weights.params, weights.affine, stats)
+    mutable = [] if stats is None else ["batch_stats"]
+    logits, new = engine.net.model.apply(variables, images, widths, train=True, mutable=mutable)
+    return logits, new.get("batch_stats")

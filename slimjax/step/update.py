@@ -1,0 +1,76 @@
+"""What frames the gradients of a step: the images are prepared before them, and one update comes after."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax.flatten_util import ravel_pytree
+
+from slimjax.nn.batch_stats import Collection
+from slimjax.sharding import DATA, REPLICATED, SHARDED
+from slimjax.step import optimizers
+from slimjax.step.engine import Engine
+from slimjax.step.slots import Metrics
+from slimjax.step.state import TrainState, Tree
+
+
+class Sums(NamedTuple):
+    """What the slots of a step leave to the update.
+
+    Args:
+      gradients: accumulators [D, ...] of {"params", "affine"}; sets of gammas and betas that no slot used are absent.
+      stats: the state's collections, those of this step's subnets renewed.
+      metrics: [D] by slot and name.
+    """
+
+    gradients: dict[str, Tree]
+    stats: dict[str, Collection]
+    metrics: dict[str, Metrics]
+
+
+def prepare_program(engine: Engine) -> jax.stages.Wrapped:
+    """The jitted `(raw key, step, uint8 images) -> float32 images`, augmented on the devices."""
+
+    def prepare(key: jax.Array, step: jax.Array, images: jax.Array) -> jax.Array:
+        key = jax.random.fold_in(jax.random.wrap_key_data(key), step)
+        return engine.prepare_train(key, images)
+
+    return jax.jit(prepare, out_shardings=jax.NamedSharding(engine.mesh, SHARDED))
+
+
+def update_program(engine: Engine) -> jax.stages.Wrapped:
+    """The jitted `(state, sums) -> (state, metrics)`: one sum over the devices, one update; the state is donated."""
+
+    def reduce(parts: Tree) -> Tree:
+        # Flattened, so that everything crosses the devices in one all-reduce.
+        flat, restore = ravel_pytree(jax.tree.map(lambda x: x[0], parts))
+        return restore(jax.lax.psum(flat, DATA) / engine.mesh.size)
+
+    reduce_all = jax.shard_map(reduce, mesh=engine.mesh, in_specs=SHARDED, out_specs=REPLICATED)
+
+    def update(state: TrainState, sums: Sums) -> tuple[TrainState, Metrics]:
+        grads, measured = reduce_all((sums.gradients, sums.metrics))
+        metrics = {f"{slot}/{name}": m for slot, found in measured.items() for name, m in found.items()}
+        # A set of gammas and betas that no slot of this step uses does not move.
+        idle = {name: jax.tree.map(jnp.zeros_like, affine) for name, affine in state.affine.items()}
+        grads["affine"] = idle | grads["affine"]
+        metrics["grad_norm"] = optax.tree.norm(grads)
+        return _updated(engine, state, grads, sums.stats), metrics
+
+    return jax.jit(update, donate_argnums=0)
+
+
+def _updated(
+    engine: Engine, state: TrainState, grads: dict[str, Tree], stats: dict[str, Collection]
+) -> TrainState:
+    updates, opt_state = engine.optimizer.update(grads, state.opt_state, state.trainable)
+    new = optax.apply_updates(state.trainable, updates)
+    average = state.average
+    if engine.average_decay is not None:
+        average = optimizers.moving_average(average, new, engine.average_decay, state.step)
+    new |= {"batch_stats": stats, "opt_state": opt_state, "average": average}
+    return dataclasses.replace(state, step=state.step + 1, **new)
