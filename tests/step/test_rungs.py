@@ -96,7 +96,7 @@ def test_subnets_of_several_kinds_get_a_rung_each():
         for kinds in [[draws[np.array(labels) == k].max(0).tolist() for k in range(3)]]
     )
     assert expected(rungs.choose(draws, cost, 3), draws) == pytest.approx(best)
-    assert expected(rungs._cut(*rungs._sorted(draws, cost), cost, 3), draws) > 1.1 * best
+    assert expected(rungs._partition(*rungs._sorted(draws, cost), cost, 3), draws) > 1.1 * best
 
 
 @pytest.mark.parametrize("spread", [0.1, 0.75])
@@ -105,7 +105,7 @@ def test_layerwise_widths_cost_no_more_than_cut_in_order_of_cost(spread):
     points = rungs._merge(*rungs._sorted(draws, cost))
     for count in (3, 8, 14):
         assert expected(rungs.choose(draws, cost, count), draws) <= expected(
-            rungs._cut(*points, cost, count), draws
+            rungs._partition(*points, cost, count), draws
         )
 
 
@@ -132,7 +132,7 @@ def test_expected_cost_is_that_of_the_cheapest_cover():
 def test_exchanges_never_cost_more():
     for seed in range(5):
         draws, weights = rungs._sorted(layerwise(200, seed), cost)
-        start = rungs._cut(*rungs._merge(draws, weights), cost, 6)
+        start = rungs._partition(*rungs._merge(draws, weights), cost, 6)
         before, after = (
             rungs.expected_cost(found, draws, weights, cost)
             for found in (start, rungs._exchange(start, draws, weights, cost))
