@@ -21,7 +21,7 @@ from slimjax.errors import UserError
 from slimjax.nn.space import Subnet
 from slimjax.search import bayes, gp, pareto
 from slimjax.search.base import check_number
-from slimjax.search.settings import Settings
+from slimjax.search.bayes_options import BayesOptions
 from slimjax.search.trials import Trial
 from slimjax.step.engine import Engine, Slot
 from slimjax.step.state import TrainState
@@ -75,7 +75,7 @@ def joslim(
       rescore: False keeps a trial's first score for ever (an ablation).
       resource: of `budgets.RESOURCES`; `table`: for "latency_ms".
       nondecreasing: see `vectors.WidthVectors`.
-      search: fields of `search.settings.Settings` that differ from the paper's.
+      search: fields of `search.bayes_options.BayesOptions` that differ from the paper's.
       search_seed: proposals are a function of it, their number and the history.
     """
     check_number("algorithm.num_sampled", num_sampled, low=1, whole=True)
@@ -84,7 +84,7 @@ def joslim(
     check_number("algorithm.history", history, low=bayes.PRIOR_POINTS + num_sampled, whole=True)
     check_number("algorithm.search_seed", search_seed, low=0, whole=True)
     vectors = WidthVectors(engine.net, Resource(resource, table), nondecreasing)
-    rounds = _Rounds(vectors, num_sampled, history, rescore, _settings(search), search_seed)
+    rounds = _Rounds(vectors, num_sampled, history, rescore, _bayes_options(search), search_seed)
     slots = _slots(engine, num_sampled)
     proposals = _Behind(rounds.proposals)
 
@@ -122,11 +122,11 @@ def _slots(engine: Engine, num_sampled: int) -> tuple[Slot, ...]:
     )
 
 
-def _settings(search: Mapping[str, Any]) -> Settings:
-    known = [field.name for field in dataclasses.fields(Settings)]
+def _bayes_options(search: Mapping[str, Any]) -> BayesOptions:
+    known = [field.name for field in dataclasses.fields(BayesOptions)]
     if unknown := sorted(set(search) - set(known)):
         raise UserError(f"algorithm.search: no {', '.join(unknown)}. It has: {', '.join(known)}.")
-    return Settings(**search)
+    return BayesOptions(**search)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -137,7 +137,7 @@ class _Rounds:
     per_round: int
     places: int
     rescore: bool
-    settings: Settings
+    options: BayesOptions
     seed: int
 
     def init(self) -> Arrays:
@@ -249,7 +249,7 @@ class _Rounds:
         known = arrays["scored"] & np.isfinite(arrays["loss"])
         history = arrays["widths"][known].astype(np.float64), arrays["loss"][known].astype(np.float64)
         cost = lambda widths: self.vectors.cost(self.vectors.subnets(widths))  # noqa: E731
-        found = bayes.propose(*history, cost, low, rng, self.settings, _unpack(arrays["warm"]))
+        found = bayes.propose(*history, cost, low, rng, self.options, _unpack(arrays["warm"]))
         warm = arrays["warm"] if found.warm is None else _pack(found.warm, dims)
         return _written(found.widths, np.nan if found.target is None else found.target, found.how, warm)
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from slimjax.search import bayes
-from slimjax.search.settings import Settings
+from slimjax.search.bayes_options import BayesOptions
 
 LOW = 0.42
 """The authors' smallest width."""
@@ -95,5 +95,5 @@ def _proposal(history: int, dims: int, warm: bool, rng: np.random.Generator) -> 
     losses = chain.loss(widths, rng)
     start = None
     if warm:
-        start = bayes.propose(widths[:-2], losses[:-2], chain.cost, LOW, rng, Settings()).warm
-    return bayes.propose(widths, losses, chain.cost, LOW, rng, Settings(), start)
+        start = bayes.propose(widths[:-2], losses[:-2], chain.cost, LOW, rng, BayesOptions()).warm
+    return bayes.propose(widths, losses, chain.cost, LOW, rng, BayesOptions(), start)

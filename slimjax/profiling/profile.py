@@ -37,7 +37,7 @@ Grid = tuple[np.ndarray, ...]
 
 
 @dataclasses.dataclass(frozen=True)
-class Settings:
+class ProfileRequest:
     """What is profiled and how.
 
     Args:
@@ -112,7 +112,7 @@ class Settings:
         }
 
 
-def run(settings: Settings, points: int = 5) -> LatencyTable:
+def run(request: ProfileRequest, points: int = 5) -> LatencyTable:
     """The table of a network.
 
     Args:
@@ -125,18 +125,18 @@ def run(settings: Settings, points: int = 5) -> LatencyTable:
     """
     if points < 3:
         raise UserError(f"--points: expected 3 or more, got {points}.")
-    net = settings.net()
+    net = request.net()
     parts = units.divide(net.records)
     grids = choose_grids(parts, net, points)
     tasks = [sweep.OVERHEAD, *(task for key, grid in grids.items() for task in _tasks(key, grid))]
-    with settings.askers() as (hello, askers):
-        readings = settings.readings(hello)
-        sweep.sweep(tasks, askers, readings, settings.retries)
+    with request.askers() as (hello, askers):
+        readings = request.readings(hello)
+        sweep.sweep(tasks, askers, readings, request.retries)
         entries = {key: _entry(key, grid, readings) for key, grid in grids.items()}
         steps = staircase_tasks(entries, parts, net)
-        sweep.sweep(steps, askers, readings, settings.retries)
+        sweep.sweep(steps, askers, readings, request.retries)
     overhead = readings.found[sweep.OVERHEAD]["median_ms"]
-    return LatencyTable(settings.about(hello, net), overhead, entries, _staircase(steps, readings))
+    return LatencyTable(request.about(hello, net), overhead, entries, _staircase(steps, readings))
 
 
 def choose_grids(parts: Sequence[Unit], net: Supernet, points: int) -> dict[str, Grid]:

@@ -20,14 +20,14 @@ from slimjax.progress import Progress
 from slimjax.worker import Worker
 
 Task = tuple[str, tuple[int, ...]]
-"""A unit's key and the channels of its axes. `OVERHEAD` and `REPLICATED` are tasks too."""
+"""A unit's key and the channels of its axes. `OVERHEAD` and `WHOLE` are tasks too."""
 
 Ask = Callable[[Task], Reading]
 
 OVERHEAD: Task = ("overhead", ())
 """What calling any program costs."""
 
-REPLICATED = "whole network"
+WHOLE = "whole network"
 """The key of the network as one unit; its channels are a subnet."""
 
 

@@ -10,7 +10,7 @@ import numpy as np
 from slimjax.nn.space import Subnet
 from slimjax.search import bayes
 from slimjax.search.base import Cost, Searcher, check_number, target_name, usable
-from slimjax.search.settings import Settings
+from slimjax.search.bayes_options import BayesOptions
 
 
 class MoboState(NamedTuple):
@@ -35,7 +35,7 @@ def mobo(
     *,
     budgets: Sequence[float],
     trials: int,
-    settings: Settings | None = None,
+    options: BayesOptions | None = None,
     seed: int = 0,
 ) -> Searcher:
     """Asks for one subnet at a time, as `bayes` proposes it; finds the best within each budget.
@@ -64,7 +64,7 @@ def mobo(
         if first is None:
             known = np.flatnonzero(np.isfinite(state.scores))
             history = fractions[known], state.scores[known]
-            first = bayes.propose(*history, price, low, rng, settings or Settings()).widths
+            first = bayes.propose(*history, price, low, rng, options or BayesOptions()).widths
         fractions[number] = first
         return state._replace(fractions=fractions)
 

@@ -117,14 +117,14 @@ def run_profile(arguments: argparse.Namespace, rest: list[str]) -> None:
     from slimjax.profiling import page, profile
 
     _use_cpu()
-    settings = profile.Settings(
+    request = profile.ProfileRequest(
         _profiled_network(arguments, rest),
         arguments.target,
         arguments.batch,
         arguments.repeats,
         **options.sweep(arguments),
     )
-    table = profile.run(settings, arguments.points)
+    table = profile.run(request, arguments.points)
     table = latency.monotone(table) if arguments.monotone else table
     table.save(arguments.out)
     picture = str(pathlib.Path(arguments.out).with_suffix(".html"))

@@ -197,7 +197,7 @@ def define_sweep(parser: argparse.ArgumentParser) -> None:
 
 
 def sweep(arguments: argparse.Namespace) -> dict[str, Any]:
-    """What `define_sweep` defines, as fields of `profile.Settings`."""
+    """What `define_sweep` defines, as fields of `profile.ProfileRequest`."""
     fields = {
         "timeout_seconds": arguments.timeout,
         "retries": arguments.retries,

@@ -90,7 +90,9 @@ def test_interpolation_between_middles_of_steps_is_unbiased():
 def test_another_batch_has_readings_of_its_own(folder, table):
     network = {"name": "resnet8", "image_size": 8}
     paths = {
-        profile.Settings(network, "roofline:a100", batch, cache=str(folder)).readings({"device": "x"})._path
+        profile.ProfileRequest(network, "roofline:a100", batch, cache=str(folder))
+        .readings({"device": "x"})
+        ._path
         for batch in (4, 8)
     }
     assert len(paths) == 2

@@ -11,7 +11,7 @@ from slimjax.errors import UserError
 
 
 @dataclasses.dataclass(frozen=True)
-class Settings:
+class BayesOptions:
     """Options of the optimiser. The defaults are the authors'.
 
     Args:
