@@ -17,10 +17,10 @@ import numpy as np
 from slimjax import sharding
 from slimjax.algorithms.base import Algorithm, Chosen, Score
 from slimjax.budgets import Resource
-from slimjax.errors import UserError
+from slimjax.checks import check, integer, under
+from slimjax.errors import BadValue
 from slimjax.nn.space import Subnet
 from slimjax.search import bayes, gp, pareto
-from slimjax.search.base import check_number
 from slimjax.search.bayes_options import BayesOptions
 from slimjax.search.trials import Trial
 from slimjax.step.engine import Engine, Slot
@@ -78,11 +78,11 @@ def joslim(
       search: fields of `search.bayes_options.BayesOptions` that differ from the paper's.
       search_seed: proposals are a function of it, their number and the history.
     """
-    check_number("algorithm.num_sampled", num_sampled, low=1, whole=True)
-    check_number("algorithm.steps_per_round", steps_per_round, low=1, whole=True)
-    check_number("algorithm.ahead_steps", ahead_steps, low=0, high=steps_per_round - 1, whole=True)
-    check_number("algorithm.history", history, low=bayes.PRIOR_POINTS + num_sampled, whole=True)
-    check_number("algorithm.search_seed", search_seed, low=0, whole=True)
+    check("num_sampled", num_sampled, integer(1))
+    check("steps_per_round", steps_per_round, integer(1))
+    check("ahead_steps", ahead_steps, integer(0, steps_per_round - 1))
+    check("history", history, integer(bayes.PRIOR_POINTS + num_sampled))
+    check("search_seed", search_seed, integer(0))
     vectors = WidthVectors(engine.net, Resource(resource, table), nondecreasing)
     rounds = _Rounds(vectors, num_sampled, history, rescore, _bayes_options(search), search_seed)
     slots = _slots(engine, num_sampled)
@@ -125,8 +125,9 @@ def _slots(engine: Engine, num_sampled: int) -> tuple[Slot, ...]:
 def _bayes_options(search: Mapping[str, Any]) -> BayesOptions:
     known = [field.name for field in dataclasses.fields(BayesOptions)]
     if unknown := sorted(set(search) - set(known)):
-        raise UserError(f"algorithm.search: no {', '.join(unknown)}. It has: {', '.join(known)}.")
-    return BayesOptions(**search)
+        raise BadValue("search", f"no {', '.join(unknown)}. It has: {', '.join(known)}.")
+    with under("search."):
+        return BayesOptions(**search)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from slimjax.checks import check, integer
 from slimjax.search import bayes
 from slimjax.search.bayes_options import BayesOptions
 
@@ -74,6 +75,13 @@ def run(history: int, dims: int, repeats: int, warm: bool = False, seed: int = 0
     Args:
       warm: begin each with the hyper-parameters of a fit to the same history without its last two points.
     """
+    for name, (value, least) in {
+        "history": (history, 3),
+        "dims": (dims, 2),
+        "repeats": (repeats, 1),
+        "seed": (seed, 0),
+    }.items():
+        check(name, value, integer(least))
     proposals = [_proposal(history, dims, warm, np.random.default_rng([seed, i])) for i in range(repeats)]
     return {
         "history": history,

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
+from slimjax.checks import check, integer
 from slimjax.cost import latency
 from slimjax.errors import UserError
 from slimjax.nn.space import Space, Subnet
@@ -28,8 +29,8 @@ def run(path: str, subnets: int, seed: int = 0, **fields: Any) -> dict[str, Any]
     Raises:
       UserError: fewer than 2 subnets, or the table is of another device than the attached one.
     """
-    if subnets < 2:
-        raise UserError(f"--subnets: expected 2 or more, got {subnets}.")
+    check("subnets", subnets, integer(2))
+    check("seed", seed, integer(0))
     table = latency.load(path)
     own = {key: table.about[key] for key in ("network", "target", "batch", "repeats")}
     request = ProfileRequest(**own, **fields)

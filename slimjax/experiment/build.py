@@ -17,7 +17,7 @@ import optax
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from slimjax import models, sharding, supernet
+from slimjax import checks, models, sharding, supernet
 from slimjax.algorithms import ALGORITHMS, Algorithm
 from slimjax.data import augment, images, pipeline, sources
 from slimjax.data.dataset import Dataset, DatasetInfo
@@ -254,7 +254,8 @@ def build_algorithm(config: ConfigDict, engine: Engine) -> Algorithm:
             f"config.algorithm: {config.algorithm.name} has no {', '.join(unknown)}. It has: {', '.join(known)}."
         )
     _check_kinds("config.algorithm", options, {name: p.default for name, p in known.items()})
-    return make(engine, **options)
+    with checks.under("config.algorithm."):
+        return make(engine, **options)
 
 
 def _check_kinds(where: str, options: Mapping[str, Any], defaults: Mapping[str, Any]) -> None:

@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import math
 from collections.abc import Mapping, Sequence
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from slimjax.checks import check, number
 from slimjax.errors import UserError
 from slimjax.nn.widths import MAKE_DIVISIBLE, Group, Rounding, Width, Widths
 
@@ -44,7 +44,7 @@ class Space:
     max_width: float = 1.0
 
     def __post_init__(self) -> None:
-        _check_width("min_width", self.min_width, low=0.0, high=self.max_width)
+        check("min_width", self.min_width, number(0, self.max_width, above=True))
         object.__setattr__(self, "groups", tuple(g for g in self.groups if not g.fixed))
 
     def __len__(self) -> int:
@@ -75,7 +75,7 @@ class Space:
 
     def uniform(self, width: float) -> Subnet:
         """The subnet in which every group has the same width multiplier, `min_width` to `max_width`."""
-        _check_width("width", width, self.min_width, self.max_width)
+        check("width", width, number(self.min_width, self.max_width))
         return np.array([self._at(g, width) for g in self.groups], np.int32)
 
     def layerwise(self, widths: Sequence[float] | np.ndarray) -> Subnet:
@@ -84,7 +84,7 @@ class Space:
         self._check_length(columns)
         for group, column in zip(self.groups, columns, strict=True):
             for end in (column.min(initial=self.max_width), column.max(initial=self.min_width)):
-                _check_width(f"width of group {group.name!r}", end, self.min_width, self.max_width)
+                check(f"width of group {group.name!r}", end, number(self.min_width, self.max_width))
         counts = [self._at(g, column) for g, column in zip(self.groups, columns, strict=True)]
         return np.stack(counts, -1).astype(np.int32)
 
@@ -164,9 +164,3 @@ class Space:
         whole = isinstance(channels, int | np.integer) and not isinstance(channels, bool)
         on_grid = whole and (channels % group.step(self.rounding) == 0 or channels in self._off_grid(group))
         return bool(on_grid and low <= channels <= group.channels)
-
-
-def _check_width(what: str, width: float, low: float, high: float) -> None:
-    number = isinstance(width, int | float | np.number) and not isinstance(width, bool)
-    if not number or not math.isfinite(width) or not 0 < width <= high or width < low:
-        raise UserError(f"{what}: expected a number from {low:g} to {high:g}, got {width!r}.")

@@ -9,9 +9,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from slimjax.errors import UserError
+from slimjax.checks import check, integer, number
+from slimjax.errors import BadValue
 from slimjax.nn.space import Space, Subnet
-from slimjax.search.base import Cost, Searcher, check_number, check_reachable, target_name, usable
+from slimjax.search.base import Cost, Searcher, check_reachable, target_name, usable
 
 ATTEMPTS = 20
 """Rounds of drawing anew what does not fit or is known; then as many in which it is repaired."""
@@ -66,16 +67,16 @@ def evolution(
       mutation_ratio: share of mutants among children.
 
     Raises:
-      UserError: options out of range, a budget that no subnet meets; (init) nothing fits between the bounds.
+      BadValue: options out of range, a budget that no subnet meets; (init) nothing fits between the bounds.
     """
     check_reachable("budget", budget, space, cost)
-    check_number("at_least", at_least, low=-np.inf, high=min(budget, float(cost(space.largest))))
-    check_number("population", population, low=1, whole=True)
-    check_number("generations", generations, low=0, whole=True)
-    check_number("parents", parents, low=0, high=1)
-    check_number("mutation_probability", mutation_probability, low=0, high=1)
-    check_number("mutation_ratio", mutation_ratio, low=0, high=1)
-    check_number("seed", seed, low=0, whole=True)
+    check("at_least", at_least, number(high=min(budget, float(cost(space.largest)))))
+    check("population", population, integer(1))
+    check("generations", generations, integer(0))
+    check("parents", parents, number(0, 1))
+    check("mutation_probability", mutation_probability, number(0, 1))
+    check("mutation_ratio", mutation_ratio, number(0, 1))
+    check("seed", seed, integer(0))
     genes = _Genes(space, cost, at_least, budget)
 
     def init() -> EvolutionState:
@@ -83,8 +84,8 @@ def evolution(
         empty = np.zeros((size, len(space)), np.int32), np.full(size, np.nan)
         state = breed(EvolutionState(*empty, told=0, asked=0, generation=0))
         if not state.asked:
-            raise UserError(
-                f"budget: found no subnet that costs {at_least:.10g} to {budget:.10g}. Widen the range."
+            raise BadValue(
+                "budget", f"found no subnet that costs {at_least:.10g} to {budget:.10g}. Widen the range."
             )
         return state
 

@@ -7,10 +7,11 @@ from typing import NamedTuple
 
 import numpy as np
 
-from slimjax.errors import RunError, UserError
+from slimjax.checks import check, integer
+from slimjax.errors import BadValue, RunError
 from slimjax.nn.space import Space, Subnet
 from slimjax.nn.widths import Group
-from slimjax.search.base import Cost, Searcher, check_number, check_reachable, target_name, usable
+from slimjax.search.base import Cost, Searcher, check_reachable, target_name, usable
 
 
 class GreedyState(NamedTuple):
@@ -50,12 +51,12 @@ def greedy(space: Space, cost: Cost, targets: Sequence[float], groups: int = 10)
         layer, and the released configurations' "divisor 12", which is 12 here; the released code sets neither.
 
     Raises:
-      UserError: no targets, targets that no subnet reaches, or a bad `groups`.
+      BadValue: no targets, targets that no subnet reaches, or a bad `groups`.
       RunError (tell): all candidates of a round failed.
     """
     limits = _descending(targets)
     check_reachable("targets", limits[-1], space, cost)
-    check_number("groups", groups, low=1, whole=True)
+    check("groups", groups, integer(1))
     steps = [ladder(space, group, groups) for group in space.groups]
 
     def init() -> GreedyState:
@@ -108,5 +109,5 @@ def _descending(targets: Sequence[float]) -> np.ndarray:
     """The distinct targets, the highest first."""
     limits = np.unique(np.asarray(targets, np.float64))[::-1]
     if not limits.size or not np.isfinite(limits).all():
-        raise UserError(f"targets: expected one or more costs, got {list(targets)}.")
+        raise BadValue("targets", f"expected one or more costs, got {list(targets)}.")
     return limits

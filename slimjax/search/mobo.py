@@ -7,9 +7,10 @@ from typing import NamedTuple
 
 import numpy as np
 
+from slimjax.checks import check, integer
 from slimjax.nn.space import Subnet
 from slimjax.search import bayes
-from slimjax.search.base import Cost, Searcher, check_number, target_name, usable
+from slimjax.search.base import Cost, Searcher, target_name, usable
 from slimjax.search.bayes_options import BayesOptions
 
 
@@ -49,7 +50,7 @@ def mobo(
       budgets: most that a subnet may cost.
       trials: how many subnets are asked for; the first 21 do not depend on scores.
     """
-    check_number("trials", trials, low=1, whole=True)
+    check("trials", trials, integer(1))
     full, dims = float(cost(largest)), len(largest)
     price = lambda fractions: np.asarray(cost(subnets(fractions))) / full  # noqa: E731
 

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from slimjax.errors import RunError, UserError
+from slimjax.errors import BadValue, RunError, UserError
 from slimjax.verbs import options
 
 if TYPE_CHECKING:  # importing it takes time that --help does not need
@@ -31,10 +31,13 @@ class Parser(argparse.ArgumentParser):
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one verb; returns the exit code: 0 done, 1 the run failed, 2 a mistake of the user's."""
     argv = list(sys.argv[1:] if argv is None else argv)
+    arguments = argparse.Namespace()
     try:
         arguments, rest = make_parser().parse_known_args(argv)
         arguments.command = shlex.join(["slimjax", *argv])
         arguments.run(arguments, rest)
+    except BadValue as error:
+        return _fail(argv, f"{_as_written(error.name, arguments)}: {error.problem}", 2)
     except UserError as error:
         return _fail(argv, str(error), 2)
     except RunError as error:
@@ -321,6 +324,13 @@ def _fail(argv: Sequence[str], message: str, code: int) -> int:
     verb = next((word for word in argv if not word.startswith("-")), "")
     print(f"slimjax {verb}: error: {message}".replace("slimjax :", "slimjax:"), file=sys.stderr)
     return code
+
+
+def _as_written(name: str, arguments: argparse.Namespace) -> str:
+    """The option that gave library code an argument of this name; the name itself, where none did."""
+    option = options.OPTION_OF.get(name, name)
+    given = getattr(arguments, option, None) is not None
+    return f"--{option.replace('_', '-')}" if given else name
 
 
 def _no_more(rest: list[str]) -> None:

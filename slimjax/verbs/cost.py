@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from slimjax import models, supernet
+from slimjax.checks import check, if_given, integer, number
 from slimjax.cost import counts, latency
 from slimjax.errors import UserError
 
@@ -34,10 +35,8 @@ def run(
     if len(given := [flag for flag, value in chosen_by.items() if value is not None]) > 1:
         raise UserError(f"give {' or '.join(f'--{flag}' for flag in given)}, not both.")
     spec = models.lookup(name)
-    if width is not None and not 0 < width <= spec.max_width:
-        raise UserError(f"--width: expected a number above 0 and up to {spec.max_width:g}, got {width:g}.")
-    if batch < 1:
-        raise UserError(f"--batch: expected a positive number, got {batch}.")
+    check("width", width, if_given(number(0, spec.max_width, above=True)))
+    check("batch", batch, integer(1))
     subnet = _variant(name, spec, variant) if variant is not None else subnet
     width = spec.max_width if width is None and subnet is None else width
     lowest = min(width or spec.min_width, spec.min_width)

@@ -14,6 +14,9 @@ from slimjax.errors import UserError
 BENCH_TARGETS = ("cpu", "tpu-v4", "tpu-v5e", "tpu-v5p", "tpu-v6e")
 # Those of search_run, likewise.
 METHODS = ("bayes", "evolution", "greedy", "history")
+OPTION_OF = MappingProxyType({"name": "model", "timeout_seconds": "timeout", "groups": "only"})
+"""Arguments of library code that the command line calls otherwise."""
+
 NETWORK = ("multiplier", "num_classes", "image_size", "divisor")
 # What a config says instead.
 CONFIG_FIELDS = MappingProxyType(

@@ -12,14 +12,15 @@ import jax
 
 from slimjax import sharding
 from slimjax.budgets import Budget, Resource, parse_budget
-from slimjax.errors import UserError
+from slimjax.checks import check, if_given, integer, one_of
+from slimjax.errors import BadValue, UserError
 from slimjax.experiment import recipes
 from slimjax.experiment.build import Experiment, build, check_scoring, network
 from slimjax.experiment.measure import FrontRow, Prober, evaluate
 from slimjax.files import write_atomic
 from slimjax.nn.space import Subnet
 from slimjax.report.page import write_front
-from slimjax.search.base import Cost, Searcher, check_number, check_reachable, target_name
+from slimjax.search.base import Cost, Searcher, check_reachable, target_name
 from slimjax.search.evolution import evolution
 from slimjax.search.greedy import greedy
 from slimjax.search.mobo import mobo
@@ -64,19 +65,17 @@ class Search:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if self.method not in METHODS:
-            raise UserError(f"--method: expected one of {', '.join(METHODS)}, got {self.method!r}.")
-        check_number("--trials", self.trials, low=1, whole=True)
-        check_number("--seed", self.seed, low=0, whole=True)
-        if self.images is not None:
-            check_number("--images", self.images, low=2, whole=True)
+        check("method", self.method, one_of(*METHODS))
+        check("trials", self.trials, integer(1))
+        check("seed", self.seed, integer(0))
+        check("images", self.images, if_given(integer(2)))
         if not self.budgets:
-            raise UserError("--budget: expected one or more, such as 'macs<=0.5'.")
+            raise BadValue("budget", "expected one or more, such as 'macs<=0.5'.")
 
     def parsed(self) -> list[Budget]:
         budgets = [parse_budget(text) for text in self.budgets]
         if len({budget.resource for budget in budgets}) > 1:
-            raise UserError("--budget: all budgets of one search are on one cost. Search once for each.")
+            raise BadValue("budget", "all budgets of one search are on one cost. Search once for each.")
         return budgets
 
 
@@ -121,7 +120,7 @@ def _check_budgets(search: Search, budgets: Sequence[Budget], net: Supernet) -> 
     cost = budgets[0].resource.cost(net)
     if search.method != "history":
         for budget in budgets:
-            check_reachable("--budget", budget.absolute(net), net.space, cost)
+            check_reachable("budget", budget.absolute(net), net.space, cost)
 
 
 def _found(

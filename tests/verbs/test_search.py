@@ -96,8 +96,8 @@ def test_a_stopped_search_goes_on(trained, monkeypatch):
         ({"budgets": ("latency_ms<=3",)}, "latency_ms needs a table"),
         ({"budgets": ("macs<=0.001",), "method": "evolution"}, "budget: expected a cost of at least"),
         ({"budgets": ("macs<=0.001",), "method": "history"}, "none within"),
-        ({"trials": 0}, "--trials: expected a whole number of at least 1, got 0"),
-        ({"images": 0}, "--images: expected a whole number of at least 2, got 0"),
+        ({"trials": 0}, "trials: expected a whole number of at least 1, got 0"),
+        ({"images": 0}, "images: expected a whole number of at least 2, got 0"),
         ({"images": 1000}, "expected at most 200 .in the split holdout"),
     ],
 )
