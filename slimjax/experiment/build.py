@@ -21,7 +21,7 @@ from slimjax import checks, models, sharding, supernet
 from slimjax.algorithms import ALGORITHMS, Algorithm
 from slimjax.data import augment, images, pipeline, sources
 from slimjax.data.dataset import Dataset, DatasetInfo
-from slimjax.errors import UserError
+from slimjax.errors import BadValue, UserError
 from slimjax.experiment.config import validate
 from slimjax.nn.layers import BatchNorm
 from slimjax.nn.space import Subnet
@@ -147,13 +147,14 @@ def _check_evaluation(experiment: Experiment) -> None:
 
 
 def check_scoring(experiment: Experiment) -> None:
-    """Raises: UserError: fewer images to score on than the config wants."""
+    """Raises: BadValue: fewer images to score on than the config wants."""
     split, wanted = experiment.config.scoring.split, experiment.config.scoring.images
     held = len(experiment.dataset.split(split))
     if held < wanted:
-        raise UserError(
-            f"config.scoring.images: expected at most {held} (in the split {split}), got {wanted}. "
-            "Hold out more images (data.holdout), or score on fewer."
+        raise BadValue(
+            "config.scoring.images",
+            f"expected at most {held} (in the split {split}), got {wanted}. "
+            "Hold out more images (data.holdout), or score on fewer.",
         )
 
 

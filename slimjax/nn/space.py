@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from slimjax.checks import check, number
-from slimjax.errors import UserError
+from slimjax.errors import BadValue
 from slimjax.nn.widths import MAKE_DIVISIBLE, Group, Rounding, Width, Widths
 
 Subnet = np.ndarray
@@ -35,7 +35,7 @@ class Space:
         than the largest that it trains (S-ShuffleNet: .5, 1 and 2).
 
     Raises:
-      UserError: if `min_width` lies outside (0, max_width].
+      BadValue: if `min_width` lies outside (0, max_width].
     """
 
     groups: tuple[Group, ...]
@@ -96,10 +96,10 @@ class Space:
     def from_channels(self, channels: Mapping[str, int]) -> Subnet:
         """The subnet with the given channels; groups that are not named keep their full size."""
         if not isinstance(channels, Mapping):
-            raise UserError(f'subnet: expected an object {{"group": channels}}, got {channels!r}.')
+            raise BadValue("subnet", f'expected an object {{"group": channels}}, got {channels!r}.')
         if unknown := sorted(set(channels) - set(self.index)):
-            raise UserError(
-                f"subnet: unknown groups {unknown}. Groups of this network: {', '.join(self.index)}."
+            raise BadValue(
+                "subnet", f"unknown groups {unknown}. Groups of this network: {', '.join(self.index)}."
             )
         return self.check([channels.get(g.name, g.channels) for g in self.groups])
 
@@ -111,7 +111,7 @@ class Space:
         """Returns the subnet as int32 [G].
 
         Raises:
-          UserError: naming every group whose channel count is not legal, with the legal values.
+          BadValue: naming every group whose channel count is not legal, with the legal values.
         """
         self._check_length(subnet)
         bad = [
@@ -120,7 +120,7 @@ class Space:
             if not self._legal(g, n, low)
         ]
         if bad:
-            raise UserError("subnet: illegal channel counts: " + "; ".join(bad) + ".")
+            raise BadValue("subnet", "illegal channel counts: " + "; ".join(bad) + ".")
         return np.asarray(subnet, np.int32)
 
     def sliced(self, subnet: Sequence[int] | Subnet) -> Widths:
@@ -151,8 +151,8 @@ class Space:
 
     def _check_length(self, vector: Sequence[float] | Subnet) -> None:
         if len(vector) != len(self):
-            raise UserError(
-                f"subnet: expected {len(self)} entries ({', '.join(self.index)}), got {len(vector)}."
+            raise BadValue(
+                "subnet", f"expected {len(self)} entries ({', '.join(self.index)}), got {len(vector)}."
             )
 
     def _off_grid(self, group: Group) -> tuple[int, ...]:

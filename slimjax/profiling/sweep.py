@@ -117,7 +117,7 @@ def _explain(failed: dict[Task, str], of: int) -> str:
     more = f"\n  and {len(shown) - 5} more" if len(shown) > 5 else ""
     return (
         f"{len(failed)} of {of} entries failed:\n" + "\n".join(shown[:5]) + more + "\n"
-        "The others are kept: run the same command again to try these again (--timeout gives them longer)."
+        "The others are kept: run the same command again to try these again (a larger time-out gives them longer)."
     )
 
 

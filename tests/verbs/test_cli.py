@@ -16,7 +16,8 @@ from slimjax.errors import UserError
 from slimjax.experiment import config_file
 from slimjax.experiment.build import build
 from slimjax.experiment.config import validate
-from slimjax.verbs import cli, cost, evaluate
+from slimjax.verbs import cli, evaluate
+from slimjax.verbs.cost import cost_of
 
 DIGITS = str(CONFIGS / "digits_resnet8_usnet.py")
 SNET = str(CONFIGS / "digits_resnet8_snet.py")
@@ -144,23 +145,23 @@ def test_cost_refuses_channels_off_the_grid(refused):
 def test_cost_prints_one_line_of_json(capsys):
     assert cli.main(["cost", "--model", "resnet20", "--width", "0.5", "--json"]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert [json.loads(line) for line in lines] == [cost.run("resnet20", width=0.5)]
+    assert [json.loads(line) for line in lines] == [cost_of("resnet20", width=0.5)]
 
 
 def test_cost_of_a_variant_is_that_of_its_channels(capsys):
     assert cli.main(["cost", "--model", "autoslim_mobilenet_v1", "--variant", "150M", "--json"]) == 0
     answer = json.loads(capsys.readouterr().out)
     assert (answer["variant"], answer["width"], answer["macs"]) == ("150M", None, 149_861_584)
-    subnet = cost.run("autoslim_mobilenet_v1", subnet=answer["channels"])
+    subnet = cost_of("autoslim_mobilenet_v1", subnet=answer["channels"])
     assert {**subnet, "variant": "150M"} == answer
 
 
 def test_cost_is_of_the_full_network_by_default():
-    assert cost.run("s_shufflenet") == cost.run("s_shufflenet", width=2.0)
+    assert cost_of("s_shufflenet") == cost_of("s_shufflenet", width=2.0)
 
 
 def test_cost_answers_below_the_trained_range():
-    assert cost.run("us_mobilenet_v2", width=0.25)["macs"] < 59_348_528
+    assert cost_of("us_mobilenet_v2", width=0.25)["macs"] < 59_348_528
 
 
 def test_cost_prints_units_for_people(capsys):
