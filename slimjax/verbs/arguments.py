@@ -44,7 +44,8 @@ def given(arguments: argparse.Namespace, *names: str) -> dict[str, Any]:
 def refuse(arguments: argparse.Namespace, names: Iterable[str], why: str) -> None:
     """Raises: UserError: one of these options was given, and nothing would use it."""
     for name in names:
-        if getattr(arguments, name) not in (None, False):
+        value = getattr(arguments, name)
+        if value is not None and value is not False:  # 0 was given
             raise UserError(f"{_option(name)}: {why}")
 
 

@@ -1,5 +1,6 @@
 """The command line under bad input: one message that says what is wrong, exit code 2, nothing on stdout."""
 
+import functools
 import json
 import os
 import subprocess
@@ -10,6 +11,7 @@ import jax
 import numpy as np
 import pytest
 
+from helpers.commands import refusal
 from helpers.paths import CONFIGS, REPOSITORY
 from helpers.runs import untrained
 from slimjax.errors import UserError
@@ -39,15 +41,7 @@ def nothing_outside(tmp_path, monkeypatch):
 def refused(capsys):
     """Returns a function: arguments -> the message with which they are refused."""
 
-    def call(*arguments: str) -> str:
-        code = cli.main(arguments)
-        out, err = capsys.readouterr()
-        assert (code, out) == (2, "")
-        assert err.startswith("slimjax")
-        assert err.count(": error: ") == 1
-        return err
-
-    return call
+    return functools.partial(refusal, capsys)
 
 
 @pytest.fixture
@@ -111,7 +105,10 @@ def test_arguments_that_no_verb_knows_are_refused(refused, arguments, parts):
         ),
         (["--subnet", "{"], ["--subnet: expected JSON", "got '{'"]),
         (["--subnet", "[8, 8]"], ['expected an object {"group": channels}, got [8, 8]']),
-        (["--subnet", '{"stage9": 8}'], ["unknown groups ['stage9']", "Groups of this network: stage1"]),
+        (
+            ["--subnet", '{"stage9": 8}'],
+            ["--subnet: unknown groups ['stage9']", "Groups of this network: stage1"],
+        ),
         (["--subnet", '{"stage1": 3}'], ["stage1: 3 (legal: 4 to 16 in steps of 1)"]),
         (["--subnet", '{"stage1": 17}'], ["stage1: 17 (legal: 4 to 16"]),
         (["--subnet", '{"stage1": 8.5}'], ["stage1: 8.5 (legal"]),
@@ -371,8 +368,8 @@ def test_evaluate_refuses_a_run_without_a_checkpoint(refused, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "parts"),
     [
-        (["--widths", "0.2"], ["width: expected a number from 0.25 to 1, got 0.2"]),
-        (["--widths", "0.5,1.01"], ["expected a number from 0.25 to 1, got 1.01"]),
+        (["--widths", "0.2"], ["--widths: expected a number from 0.25 to 1, got 0.2"]),
+        (["--widths", "0.5,1.01"], ["--widths: expected a number from 0.25 to 1, got 1.01"]),
         (["--widths", "nan"], ["got nan"]),
         (["--widths", "half"], ["--widths: expected numbers such as 0.25,0.5,1, got 'half'"]),
         (["--subnet", '{"stage4": 8}'], ["unknown groups ['stage4']"]),

@@ -122,6 +122,11 @@ def test_a_run_that_held_nothing_out_is_searched_on_its_training_images(held_not
     assert (held_nothing_out / "search-greedy/trials-step24-train64-seed0.jsonl").exists()
 
 
+def test_a_history_needs_no_images_to_score_on(held_nothing_out):
+    wanted = Search(str(held_nothing_out), ("macs<=0.9",), "history")
+    assert [row["name"] for row in search.search(wanted)] == ["macs<=0.9"]
+
+
 def test_a_run_that_held_nothing_out_is_searched_so_only_if_asked_for(held_nothing_out):
     with pytest.raises(UserError, match=r"has held no training images out\. Search it with --split train"):
         search.search(Search(str(held_nothing_out), ("macs<=0.9",), "greedy"))
