@@ -11,8 +11,9 @@ from typing import Any
 
 import numpy as np
 
+from slimjax.checks import check, one_of
 from slimjax.cost import latency
-from slimjax.errors import UserError
+from slimjax.errors import BadValue
 from slimjax.nn.space import Subnet
 from slimjax.search.base import target_name
 from slimjax.supernet import Supernet
@@ -36,19 +37,19 @@ class Resource:
       table: the file of a latency table; for "latency_ms" only.
 
     Raises:
-      UserError: an unknown name, or a table missing or not asked for.
+      BadValue: an unknown name, or a table missing or not asked for.
     """
 
     name: str = "macs"
     table: str | None = None
 
     def __post_init__(self) -> None:
-        if self.name not in RESOURCES:
-            raise UserError(f"resource: expected one of {', '.join(RESOURCES)}, got {self.name!r}.")
+        check("resource", self.name, one_of(*RESOURCES))
         if (self.name == "latency_ms") != (self.table is not None):
-            raise UserError(
-                "resource: latency_ms needs a table, and nothing else does. "
-                "Write latency_ms with a table that slimjax profile made."
+            raise BadValue(
+                "resource",
+                "latency_ms needs a table, and nothing else does. "
+                "Write latency_ms with a table that slimjax profile made.",
             )
 
     def cost(self, net: Supernet) -> Callable[[Subnet], np.ndarray]:
@@ -70,7 +71,7 @@ MACS = Resource("macs")
 
 @dataclasses.dataclass(frozen=True)
 class Budget:
-    """An upper bound on an resource: a fraction of the largest network's cost if it is at most 1, else absolute.
+    """An upper bound on a resource: a fraction of the largest network's cost if it is at most 1, else absolute.
 
     Latencies are always absolute: networks of less than a millisecond exist.
     """
@@ -93,7 +94,7 @@ def parse_budget(text: str) -> Budget:
     """`macs<=0.5`, `params<=200000`, `latency_ms<=3.2@table.json`.
 
     Raises:
-      UserError: saying what a budget looks like.
+      BadValue: saying what a budget looks like.
     """
     match = re.fullmatch(r"\s*(\w+)\s*<=\s*([\d.eE+-]+)\s*(?:@(.+))?", text)
     try:
@@ -101,8 +102,12 @@ def parse_budget(text: str) -> Budget:
     except ValueError:
         most = math.nan
     if match is None or not 0 < most < math.inf:
-        raise UserError(
-            f"--budget: expected COST<=NUMBER, such as 'macs<=0.5' (a fraction of the largest network's), "
-            f"'params<=200000' or 'latency_ms<=3.2@table.json', got {text!r}."
+        raise BadValue(
+            "budget",
+            f"expected COST<=NUMBER, such as 'macs<=0.5' (a fraction of the largest network's), "
+            f"'params<=200000' or 'latency_ms<=3.2@table.json', got {text!r}.",
         )
-    return Budget(Resource(match[1], match[3]), most)
+    try:
+        return Budget(Resource(match[1], match[3]), most)
+    except BadValue as error:
+        raise BadValue("budget", error.problem) from error

@@ -14,9 +14,10 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from slimjax import models
+from slimjax.checks import check, number
 from slimjax.cost import counts, units
 from slimjax.cost.latency import Latency, LatencyTable
-from slimjax.errors import UserError
+from slimjax.errors import BadValue
 from slimjax.nn import slicing, trace
 from slimjax.nn.space import Space, Subnet
 from slimjax.nn.widths import Rounding
@@ -125,10 +126,9 @@ def named(
     spec = models.lookup(name)
     fields = _given(multiplier=_whole(multiplier), num_classes=num_classes)
     for key, value in {**fields, **_given(image_size=image_size, divisor=divisor)}.items():
-        if not 0 < value < math.inf:  # NaN fails here too
-            raise UserError(f"--{key.replace('_', '-')}: expected a positive number, got {value}.")
+        check(key, value, number(0, above=True))
     if isinstance(fields.get("multiplier"), float) and isinstance(spec.defaults.get("multiplier"), int):
-        raise UserError(f"--multiplier: expected a whole number for {name}, got {multiplier}.")
+        raise BadValue("multiplier", f"expected a whole number for {name}, got {multiplier}.")
     height, width, channels = image_shape or spec.image_shape
     shape = (height, width, channels) if image_size is None else (image_size, image_size, channels)
     spec = dataclasses.replace(spec, convention=convention or spec.convention)
@@ -152,5 +152,5 @@ def _hashable(value: Any) -> Any:
     return tuple(map(_hashable, value)) if isinstance(value, list | tuple) else value
 
 
-def _whole(number: float | None) -> float | int | None:
-    return int(number) if number is not None and math.isfinite(number) and number == int(number) else number
+def _whole(value: float | None) -> float | int | None:
+    return int(value) if value is not None and math.isfinite(value) and value == int(value) else value

@@ -10,7 +10,7 @@ import pytest
 PACKAGE = Path(__file__).parent.parent / "slimjax"
 # From the ground up. A module may import modules of lower floors, and of its own floor.
 FLOORS = [
-    {"errors", "progress", "worker"},
+    {"errors", "checks", "progress", "worker"},
     {"files", "sharding"},
     {"nn"},
     {"search", "data", "workdir", "models", "cost"},
@@ -67,7 +67,7 @@ def test_files_stay_under_400_lines(path):
 
 def test_search_knows_neither_jax_nor_networks():
     files = {"slimjax.files"}  # the log of trials
-    allowed = {"slimjax.search", "slimjax.errors", "slimjax.nn", *files}
+    allowed = {"slimjax.search", "slimjax.errors", "slimjax.checks", "slimjax.nn", *files}
     inner = {name for path in (PACKAGE / "search").glob("*.py") for name in imports(path)}
     assert {".".join(name.split(".")[:2]) for name in inner if name.startswith("slimjax.")} <= allowed
     code = "import sys, slimjax.search.bayes; sys.exit(bool({'jax', 'flax'} & {m.split('.')[0] for m in sys.modules}))"

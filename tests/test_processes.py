@@ -60,7 +60,7 @@ def runs(tmp_path_factory):
     config = config_file.load(str(REPOSITORY / CONFIG), list(OVERRIDES))
     config.devices = 1
     train(config, str(one))
-    search.run(search.Search(str(one), **SEARCH))
+    search.search(search.Search(str(one), **SEARCH))
     return one, two
 
 

@@ -18,11 +18,11 @@ from slimjax.algorithms.ahead import Ahead
 from slimjax.algorithms.base import Algorithm, Chosen, Score
 from slimjax.algorithms.history import Arrays, History
 from slimjax.budgets import Resource
-from slimjax.errors import UserError
+from slimjax.checks import check, integer, under
+from slimjax.errors import BadValue
 from slimjax.nn.space import Subnet
 from slimjax.search import bayes, pareto
-from slimjax.search.base import check_number
-from slimjax.search.settings import Settings
+from slimjax.search.bayes_options import BayesOptions
 from slimjax.step.composed import ComposedStep
 from slimjax.step.engine import Engine
 from slimjax.step.slots import Slot
@@ -72,13 +72,13 @@ def joslim(
       rescore: False keeps a trial's first score for ever (an ablation).
       resource: of `budgets.RESOURCES`; `table`: for "latency_ms".
       nondecreasing: see `vectors.WidthVectors`.
-      search: fields of `search.settings.Settings` that differ from the paper's.
+      search: fields of `search.bayes_options.BayesOptions` that differ from the paper's.
       search_seed: proposals are a function of it, their number and the history.
     """
     _check(num_sampled, steps_per_round, ahead_steps, history, search_seed)
     vectors = WidthVectors(engine.net, Resource(resource, table), nondecreasing)
     trials = History(vectors, history, HOW, rescore)
-    rounds = _Rounds(trials, num_sampled, _settings(search), search_seed)
+    rounds = _Rounds(trials, num_sampled, _bayes_options(search), search_seed)
     slots = _slots(engine, num_sampled)
     return Algorithm(
         slots=slots,
@@ -93,11 +93,11 @@ def joslim(
 
 
 def _check(num_sampled: int, steps_per_round: int, ahead_steps: int, history: int, search_seed: int) -> None:
-    check_number("algorithm.num_sampled", num_sampled, low=1, whole=True)
-    check_number("algorithm.steps_per_round", steps_per_round, low=1, whole=True)
-    check_number("algorithm.ahead_steps", ahead_steps, low=0, high=steps_per_round - 1, whole=True)
-    check_number("algorithm.history", history, low=bayes.PRIOR_POINTS + num_sampled, whole=True)
-    check_number("algorithm.search_seed", search_seed, low=0, whole=True)
+    check("num_sampled", num_sampled, integer(1))
+    check("steps_per_round", steps_per_round, integer(1))
+    check("ahead_steps", ahead_steps, integer(0, steps_per_round - 1))
+    check("history", history, integer(bayes.PRIOR_POINTS + num_sampled))
+    check("search_seed", search_seed, integer(0))
 
 
 def _observer(
@@ -133,11 +133,12 @@ def _slots(engine: Engine, num_sampled: int) -> tuple[Slot, ...]:
     )
 
 
-def _settings(search: Mapping[str, Any]) -> Settings:
-    known = [field.name for field in dataclasses.fields(Settings)]
+def _bayes_options(search: Mapping[str, Any]) -> BayesOptions:
+    known = [field.name for field in dataclasses.fields(BayesOptions)]
     if unknown := sorted(set(search) - set(known)):
-        raise UserError(f"algorithm.search: no {', '.join(unknown)}. It has: {', '.join(known)}.")
-    return Settings(**search)
+        raise BadValue("search", f"no {', '.join(unknown)}. It has: {', '.join(known)}.")
+    with under("search."):
+        return BayesOptions(**search)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -146,7 +147,7 @@ class _Rounds:
 
     history: History
     per_round: int
-    options: Settings
+    options: BayesOptions
     seed: int
 
     def init(self) -> Arrays:

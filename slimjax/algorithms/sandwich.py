@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 
 from slimjax.algorithms.base import Algorithm, Chosen
-from slimjax.errors import UserError
+from slimjax.checks import check, integer, one_of
+from slimjax.errors import BadValue
 from slimjax.nn.space import Space, Subnet
 from slimjax.nn.widths import width_name
 from slimjax.step.composed import ComposedStep
@@ -48,8 +49,7 @@ def sandwich(
     space = engine.net.space
     random_count = num_subnets - sample_max - (sample_min and num_subnets > 1)
     _check(num_subnets, random_count, sample_max, student_target)
-    if sampling_seed < 0:
-        raise UserError(f"algorithm.sampling_seed: expected an integer >= 0, got {sampling_seed}.")
+    check("sampling_seed", sampling_seed, integer(0))
     slots = _slots(space, random_count, sample_max, sample_min and num_subnets > 1, student_target)
 
     def propose(arrays: Any, step: int) -> np.ndarray:
@@ -86,13 +86,11 @@ def _slots(space: Space, randoms: int, largest: bool, smallest: bool, target: st
 
 def _check(num_subnets: int, random_count: int, sample_max: bool, target: str) -> None:
     if num_subnets < 1 or random_count < 0:
-        raise UserError(
-            f"algorithm.num_subnets: expected at least 1 (2 with max and min), got {num_subnets}."
-        )
-    if target not in TARGETS:
-        raise UserError(f"algorithm.student_target: expected one of {', '.join(TARGETS)}, got {target!r}.")
+        raise BadValue("num_subnets", f"expected at least 1 (2 with max and min), got {num_subnets}.")
+    check("student_target", target, one_of(*TARGETS))
     if target != "labels" and not sample_max:
-        raise UserError(
-            f"algorithm.student_target: {target!r} needs the largest network as the teacher; "
-            "set sample_max=True or student_target='labels'."
+        raise BadValue(
+            "student_target",
+            f"{target!r} needs the largest network as the teacher; "
+            "set sample_max=True or student_target='labels'.",
         )

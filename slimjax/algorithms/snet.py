@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from slimjax.algorithms.base import Algorithm, Chosen
-from slimjax.errors import UserError
+from slimjax.errors import BadValue, UserError
 from slimjax.nn.space import Subnet
 from slimjax.nn.widths import width_name
 from slimjax.step.composed import ComposedStep
@@ -80,9 +80,10 @@ def _switch_subnets(
     named = {width_name(width): space.uniform(width) for width in widths}
     named |= {Path(path).stem: architecture.load(path).subnet(space) for path in architectures}
     if not named or len(named) < len(widths) + len(architectures):
-        raise UserError(
-            f"algorithm.widths: expected one or more different widths, got {tuple(widths)} "
-            f"(and architectures {tuple(architectures)}, whose names must differ too)."
+        raise BadValue(
+            "widths",
+            f"expected one or more different widths, got {tuple(widths)} "
+            f"(and architectures {tuple(architectures)}, whose names must differ too).",
         )
     return dict(sorted(named.items(), key=lambda item: -int(engine.net.macs(item[1]))))
 

@@ -7,7 +7,7 @@ import importlib.util
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-from slimjax.errors import UserError
+from slimjax.errors import BadValue
 from slimjax.experiment.build import Experiment
 from slimjax.models.resnet import CifarResNet
 from slimjax.nn.space import Subnet
@@ -21,10 +21,10 @@ def torch_side(
     """(its version, a function that makes one step of the configured algorithm in PyTorch).
 
     Raises:
-      UserError: PyTorch is not installed, or has no counterpart of the network here.
+      BadValue: PyTorch is not installed, or has no counterpart of the network here.
     """
     if importlib.util.find_spec("torch") is None:
-        raise UserError("--against torch: PyTorch is not installed: pip install -e '.[torch]'.")
+        raise BadValue("against", "PyTorch is not installed: pip install -e '.[torch]'.")
     spec, steps = _spec(side, experiment), _widths(experiment, proposals)
     with Worker("slimjax.bench.torch_side", spec) as worker:
         count = 0
@@ -41,7 +41,7 @@ def torch_side(
 def _spec(side: str, experiment: Experiment) -> dict[str, Any]:
     model, config, slots = experiment.net.model, experiment.config, experiment.algorithm.slots
     if not isinstance(model, CifarResNet):
-        raise UserError(f"--against {side}: expected a CIFAR ResNet, got {type(model).__name__}.")
+        raise BadValue("against", f"PyTorch has a CIFAR ResNet to compare with, got {type(model).__name__}.")
     return {
         "compile": side == "torch.compile",
         "blocks": (model.depth - 2) // 6,

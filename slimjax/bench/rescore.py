@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from slimjax import sharding, supernet
-from slimjax.errors import UserError
+from slimjax.checks import check, integer, number
 from slimjax.nn import losses
 from slimjax.nn.space import Space, Subnet
 from slimjax.step import prefixes
@@ -50,12 +50,10 @@ def run(
     which beginnings are shared; `programs`; `compile_seconds`, which include one run of each; `macs_to_exact`: MACs
     executed over those of exact slices; `macs_to_masked`.
     """
-    if subnets < 1 or batch < 1 or repeats < 1:
-        raise UserError(
-            f"--subnets, --batch, --repeats: expected 1 or more, got {subnets}, {batch}, {repeats}."
-        )
-    if not spread >= 0:
-        raise UserError(f"--spread: expected 0 or more, got {spread}.")
+    for what, count in {"subnets": subnets, "batch": batch, "repeats": repeats}.items():
+        check(what, count, integer(1))
+    check("spread", spread, number(0))
+    check("seed", seed, integer(0))
     net = supernet.named(name)
     rows = layerwise_subnets(net, subnets, spread, seed)
     engine, data = _engine(net), _random_batch(net, batch, seed)

@@ -9,8 +9,9 @@ from typing import Any
 
 import numpy as np
 
+from slimjax.checks import check, integer
 from slimjax.search import bayes
-from slimjax.search.settings import Settings
+from slimjax.search.bayes_options import BayesOptions
 
 LOW = 0.42
 """The authors' smallest width."""
@@ -74,6 +75,13 @@ def run(history: int, dims: int, repeats: int, warm: bool = False, seed: int = 0
     Args:
       warm: begin each with the hyper-parameters of a fit to the same history without its last two points.
     """
+    for name, (value, least) in {
+        "history": (history, 3),
+        "dims": (dims, 2),
+        "repeats": (repeats, 1),
+        "seed": (seed, 0),
+    }.items():
+        check(name, value, integer(least))
     proposals = [_proposal(history, dims, warm, np.random.default_rng([seed, i])) for i in range(repeats)]
     return {
         "history": history,
@@ -95,5 +103,5 @@ def _proposal(history: int, dims: int, warm: bool, rng: np.random.Generator) -> 
     losses = chain.loss(widths, rng)
     start = None
     if warm:
-        start = bayes.propose(widths[:-2], losses[:-2], chain.cost, LOW, rng, Settings()).warm
-    return bayes.propose(widths, losses, chain.cost, LOW, rng, Settings(), start)
+        start = bayes.propose(widths[:-2], losses[:-2], chain.cost, LOW, rng, BayesOptions()).warm
+    return bayes.propose(widths, losses, chain.cost, LOW, rng, BayesOptions(), start)

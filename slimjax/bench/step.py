@@ -22,6 +22,7 @@ from ml_collections import ConfigDict
 from slimjax import sharding
 from slimjax.algorithms.base import Step
 from slimjax.bench.against import torch_side
+from slimjax.checks import check, integer
 from slimjax.errors import RunError, UserError
 from slimjax.experiment.build import Experiment, build
 from slimjax.nn.space import Subnet
@@ -120,7 +121,7 @@ class Arms:
         }
 
 
-def run(config: ConfigDict, repeats: int, against: str | None = None) -> dict[str, Any]:
+def run(config: ConfigDict, repeats: int = 20, against: str | None = None) -> dict[str, Any]:
     """Times the full network's step, every slice's step alone, and the algorithm's step (the sandwich).
 
     A slice alone is a whole training step of that subnet, sliced, on labels; the sandwich shares one update
@@ -135,6 +136,7 @@ def run(config: ConfigDict, repeats: int, against: str | None = None) -> dict[st
     `programs`; `compiles_after_warmup` of `FRESH` further proposals, and `macs_to_slices`, their mean cost over
     exact slices; `peak_bytes` of a step on a device, by the compiler's account; and the machine.
     """
+    check("repeats", repeats, integer(1))
     experiment = build(config)
     arms = Arms.of(experiment)
     batch = sharding.put_batch(experiment.mesh, next(experiment.train_batches()))

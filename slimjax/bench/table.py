@@ -7,20 +7,21 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
+from slimjax.checks import check, integer
 from slimjax.cost import latency
 from slimjax.errors import UserError
 from slimjax.nn.space import Space, Subnet
 from slimjax.profiling import sweep
-from slimjax.profiling.profile import Settings
+from slimjax.profiling.profile import ProfileRequest
 
 
-def run(path: str, subnets: int, seed: int = 0, **settings: Any) -> dict[str, Any]:
+def run(path: str, subnets: int, seed: int = 0, **fields: Any) -> dict[str, Any]:
     """Compares the table with whole networks, measured or compiled as its entries were, on random subnets.
 
     Args:
       path: of the table.
       subnets: how many; every group's channels are drawn evenly from the legal ones.
-      settings: of `profile.Settings`: retries, timeout_seconds, processes, cache.
+      fields: of `profile.ProfileRequest`: retries, timeout_seconds, processes, cache.
 
     Returns: `mape` (mean absolute error of the sum, a fraction of the whole), `spearman` (rank correlation), `bias`
     (median of sum over whole), and the milliseconds of both by subnet.
@@ -28,21 +29,21 @@ def run(path: str, subnets: int, seed: int = 0, **settings: Any) -> dict[str, An
     Raises:
       UserError: fewer than 2 subnets, or the table is of another device than the attached one.
     """
-    if subnets < 2:
-        raise UserError(f"--subnets: expected 2 or more, got {subnets}.")
+    check("subnets", subnets, integer(2))
+    check("seed", seed, integer(0))
     table = latency.load(path)
     own = {key: table.about[key] for key in ("network", "target", "batch", "repeats")}
-    plan = Settings(**own, **settings)
-    net = plan.net()
+    request = ProfileRequest(**own, **fields)
+    net = request.net()
     rows = random_subnets(net.space, subnets, seed)
-    tasks = [(sweep.REPLICATED, tuple(row)) for row in rows.tolist()]
-    with plan.askers() as (hello, askers):
+    tasks = [(sweep.WHOLE, tuple(row)) for row in rows.tolist()]
+    with request.askers() as (hello, askers):
         if hello["device"] != table.about["device"]:
             raise UserError(
                 f"{path} is of {table.about['device']}; this is {hello['device']}. Profile it here."
             )
-        readings = plan.readings(hello, network=own["network"])
-        sweep.sweep(tasks, askers, readings, plan.retries, "compare", "network")
+        readings = request.readings(hello, network=own["network"])
+        sweep.sweep(tasks, askers, readings, request.retries, "compare", "network")
     whole = np.array([readings.found[task]["median_ms"] for task in tasks])
     summed = net.latency(table)(rows)
     return {

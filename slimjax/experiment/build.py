@@ -17,11 +17,11 @@ import optax
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from slimjax import models, sharding, supernet
+from slimjax import checks, models, sharding, supernet
 from slimjax.algorithms import ALGORITHMS, Algorithm
 from slimjax.data import augment, images, pipeline, sources
 from slimjax.data.dataset import Dataset, DatasetInfo
-from slimjax.errors import UserError
+from slimjax.errors import BadValue, UserError
 from slimjax.experiment.config import validate
 from slimjax.nn.layers import BatchNorm
 from slimjax.nn.space import Subnet
@@ -148,13 +148,14 @@ def _check_evaluation(experiment: Experiment) -> None:
 
 
 def check_scoring(experiment: Experiment) -> None:
-    """Raises: UserError: fewer images to score on than the config wants."""
+    """Raises: BadValue: fewer images to score on than the config wants."""
     split, wanted = experiment.config.scoring.split, experiment.config.scoring.images
     held = len(experiment.dataset.split(split))
     if held < wanted:
-        raise UserError(
-            f"config.scoring.images: expected at most {held} (in the split {split}), got {wanted}. "
-            "Hold out more images (data.holdout), or score on fewer."
+        raise BadValue(
+            "config.scoring.images",
+            f"expected at most {held} (in the split {split}), got {wanted}. "
+            "Hold out more images (data.holdout), or score on fewer.",
         )
 
 
@@ -255,7 +256,8 @@ def build_algorithm(config: ConfigDict, engine: Engine) -> Algorithm:
             f"config.algorithm: {config.algorithm.name} has no {', '.join(unknown)}. It has: {', '.join(known)}."
         )
     _check_kinds("config.algorithm", options, {name: p.default for name, p in known.items()})
-    return make(engine, **options)
+    with checks.under("config.algorithm."):
+        return make(engine, **options)
 
 
 def _check_kinds(where: str, options: Mapping[str, Any], defaults: Mapping[str, Any]) -> None:

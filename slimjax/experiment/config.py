@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import difflib
-import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from types import MappingProxyType
 from typing import Any
 
@@ -12,6 +11,7 @@ from ml_collections import ConfigDict, config_dict
 
 from slimjax import models
 from slimjax.algorithms import ALGORITHMS
+from slimjax.checks import Rule, integer, number, one_of, optional, problem, tuple_of
 from slimjax.data import augment
 from slimjax.errors import UserError
 from slimjax.nn.widths import Rounding
@@ -79,84 +79,52 @@ def default_config() -> ConfigDict:
     )
 
 
-Rule = tuple[Callable[[Any], bool], str]
-
-
-def _number(low: float, high: float = math.inf, *, open_low: bool = False) -> Rule:
-    def holds(value: Any) -> bool:
-        number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-        return number and low <= value <= high and not (open_low and value == low)
-
-    span = f"{'above' if open_low else 'from'} {low:g}" + (f" to {high:g}" if high < math.inf else "")
-    return holds, f"a number {span}"
-
-
-def _integer(low: int) -> Rule:
-    return (lambda v: isinstance(v, int) and not isinstance(v, bool) and v >= low), f"an integer >= {low}"
-
-
-def _one_of(*names: str) -> Rule:
-    return (lambda v: v in names), "one of " + ", ".join(names)
-
-
-def _optional(rule: Rule) -> Rule:
-    return (lambda v: v is None or rule[0](v)), f"{rule[1]}, or None"
-
-
-def _numbers(low: float) -> Rule:
-    inner, span = _number(low, open_low=True)
-    return (
-        lambda v: isinstance(v, tuple | list) and all(inner(x) for x in v),
-        span.replace("a number", "a tuple of numbers"),
-    )
-
-
 RULES: Mapping[str, Rule] = MappingProxyType(
     {
-        "seed": _integer(0),
-        "devices": _optional(_integer(1)),
-        "data.image_size": _optional(_integer(1)),
-        "data.channels": _optional(_integer(1)),
-        "data.num_classes": _optional(_integer(2)),
-        "data.holdout": _integer(0),
-        "data.train_examples": _optional(_integer(1)),
-        "data.augment": _one_of(*augment.AUGMENTATIONS),
-        "data.statistics": _optional(_one_of(*augment.STATISTICS)),
-        "model.name": _one_of(*models.MODELS),
-        "model.min_width": _optional(_number(0, open_low=True)),
-        "model.rounding": _optional(_one_of(*Rounding.POLICIES)),
-        "model.divisor": _optional(_integer(1)),
-        "model.dtype": _one_of("float32", "bfloat16"),
-        "algorithm.name": _one_of(*ALGORITHMS),
-        "engine.policy": _one_of(*POLICIES),
-        "engine.max_programs": _integer(3),
-        "batch_norm.statistics": _one_of("global", "device"),
-        "batch_norm.momentum": _number(0, 1, open_low=True),
-        "train.batch_size": _integer(1),
-        "train.epochs": _number(0, open_low=True),
-        "train.steps": _optional(_integer(1)),
-        "train.micro_batches": _integer(1),
-        "train.label_smoothing": _number(0, 1),
-        "train.smoothing_form": _one_of("all", "others"),
-        "train.average_decay": _optional(_number(0, 1)),
-        "train.log_every": _integer(1),
-        "train.checkpoint_every": _integer(1),
-        "train.keep_checkpoints": _integer(1),
-        "optimizer.learning_rate": _number(0, open_low=True),
-        "optimizer.schedule": _one_of(*optimizers.SCHEDULES),
-        "optimizer.warmup_epochs": _number(0),
-        "optimizer.factor": _number(0, 1, open_low=True),
-        "optimizer.milestones": _numbers(0),
-        "optimizer.momentum": _number(0, 1),
-        "optimizer.weight_decay": _number(0),
-        "optimizer.clip_norm": _optional(_number(0, open_low=True)),
-        "scoring.images": _integer(2),
-        "scoring.split": _one_of("holdout", "train"),
-        "calibration.images": _integer(1),
-        "calibration.batch_size": _integer(2),
-        "evaluation.widths": _numbers(0),
-        "evaluation.split": _one_of("train", "holdout", "test"),
-        "evaluation.batch_size": _integer(1),
+        "seed": integer(0),
+        "devices": optional(integer(1)),
+        "data.image_size": optional(integer(1)),
+        "data.channels": optional(integer(1)),
+        "data.num_classes": optional(integer(2)),
+        "data.holdout": integer(0),
+        "data.train_examples": optional(integer(1)),
+        "data.augment": one_of(*augment.AUGMENTATIONS),
+        "data.statistics": optional(one_of(*augment.STATISTICS)),
+        "model.name": one_of(*models.MODELS),
+        "model.min_width": optional(number(0, above=True)),
+        "model.rounding": optional(one_of(*Rounding.POLICIES)),
+        "model.divisor": optional(integer(1)),
+        "model.dtype": one_of("float32", "bfloat16"),
+        "algorithm.name": one_of(*ALGORITHMS),
+        "engine.policy": one_of(*POLICIES),
+        "engine.max_programs": integer(3),
+        "batch_norm.statistics": one_of("global", "device"),
+        "batch_norm.momentum": number(0, 1, above=True),
+        "train.batch_size": integer(1),
+        "train.epochs": number(0, above=True),
+        "train.steps": optional(integer(1)),
+        "train.micro_batches": integer(1),
+        "train.label_smoothing": number(0, 1),
+        "train.smoothing_form": one_of("all", "others"),
+        "train.average_decay": optional(number(0, 1)),
+        "train.log_every": integer(1),
+        "train.checkpoint_every": integer(1),
+        "train.keep_checkpoints": integer(1),
+        "optimizer.learning_rate": number(0, above=True),
+        "optimizer.schedule": one_of(*optimizers.SCHEDULES),
+        "optimizer.warmup_epochs": number(0),
+        "optimizer.factor": number(0, 1, above=True),
+        "optimizer.milestones": tuple_of(number(0, above=True)),
+        "optimizer.momentum": number(0, 1),
+        "optimizer.weight_decay": number(0),
+        "optimizer.clip_norm": optional(number(0, above=True)),
+        "scoring.images": integer(2),
+        "scoring.split": one_of("holdout", "train"),
+        "calibration.images": integer(1),
+        "calibration.batch_size": integer(2),
+        "evaluation.widths": tuple_of(number(0, above=True)),
+        "evaluation.split": one_of("train", "holdout", "test"),
+        "evaluation.batch_size": integer(1),
     }
 )
 
@@ -168,9 +136,9 @@ def validate(config: ConfigDict, device_count: int) -> None:
       UserError: one message with all mistakes: the field, what was expected, what was found.
     """
     errors, given = _strange_fields(config), dict(_fields(config))
-    for path, (holds, expected) in RULES.items():
-        if path in given and not holds(given[path]):
-            errors.append(f"config.{path}: expected {expected}; got {given[path]!r}")
+    for path, rule in RULES.items():
+        if path in given and (found := problem(given[path], rule)):
+            errors.append(f"config.{path}: {found}")
     if not errors:
         errors = _misfits(config, device_count)
     if errors:

@@ -11,7 +11,7 @@ from typing import Any
 import jax
 from flax import linen as nn
 
-from slimjax.errors import UserError
+from slimjax.errors import BadValue, UserError
 from slimjax.models import autoslim
 from slimjax.models.imagenet_resnet import ResNet
 from slimjax.models.inverted_residual import MNASNET, InvertedResidualNet
@@ -126,10 +126,10 @@ def lookup(name: str) -> ModelSpec:
     """The spec of a model name.
 
     Raises:
-      UserError: listing the names, with the nearest ones first.
+      BadValue: listing the names, with the nearest ones first.
     """
     if name in MODELS:
         return MODELS[name]
     near = difflib.get_close_matches(str(name), MODELS, n=1)
     hint = f" Did you mean {near[0]!r}?" if near else ""
-    raise UserError(f"model: unknown name {name!r}.{hint} Known: {', '.join(MODELS)}.")
+    raise BadValue("name", f"unknown model {name!r}.{hint} Known: {', '.join(MODELS)}.")

@@ -9,14 +9,14 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import math
 from collections.abc import Mapping, Sequence
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from slimjax.errors import UserError
+from slimjax.checks import check, number
+from slimjax.errors import BadValue
 from slimjax.nn.widths import MAKE_DIVISIBLE, Group, Rounding, Width, Widths
 
 Subnet = np.ndarray
@@ -35,7 +35,7 @@ class Space:
         than the largest that it trains (S-ShuffleNet: .5, 1 and 2).
 
     Raises:
-      UserError: if `min_width` lies outside (0, max_width].
+      BadValue: if `min_width` lies outside (0, max_width].
     """
 
     groups: tuple[Group, ...]
@@ -44,7 +44,7 @@ class Space:
     max_width: float = 1.0
 
     def __post_init__(self) -> None:
-        _check_width("min_width", self.min_width, low=0.0, high=self.max_width)
+        check("min_width", self.min_width, number(0, self.max_width, above=True))
         object.__setattr__(self, "groups", tuple(g for g in self.groups if not g.fixed))
 
     def __len__(self) -> int:
@@ -75,7 +75,7 @@ class Space:
 
     def uniform(self, width: float) -> Subnet:
         """The subnet in which every group has the same width multiplier, `min_width` to `max_width`."""
-        _check_width("width", width, self.min_width, self.max_width)
+        check("width", width, number(self.min_width, self.max_width))
         return np.array([self._at(g, width) for g in self.groups], np.int32)
 
     def layerwise(self, widths: Sequence[float] | np.ndarray) -> Subnet:
@@ -84,7 +84,7 @@ class Space:
         self._check_length(columns)
         for group, column in zip(self.groups, columns, strict=True):
             for end in (column.min(initial=self.max_width), column.max(initial=self.min_width)):
-                _check_width(f"width of group {group.name!r}", end, self.min_width, self.max_width)
+                check(f"width of group {group.name!r}", end, number(self.min_width, self.max_width))
         counts = [self._at(g, column) for g, column in zip(self.groups, columns, strict=True)]
         return np.stack(counts, -1).astype(np.int32)
 
@@ -96,10 +96,10 @@ class Space:
     def from_channels(self, channels: Mapping[str, int]) -> Subnet:
         """The subnet with the given channels; groups that are not named keep their full size."""
         if not isinstance(channels, Mapping):
-            raise UserError(f'subnet: expected an object {{"group": channels}}, got {channels!r}.')
+            raise BadValue("subnet", f'expected an object {{"group": channels}}, got {channels!r}.')
         if unknown := sorted(set(channels) - set(self.index)):
-            raise UserError(
-                f"subnet: unknown groups {unknown}. Groups of this network: {', '.join(self.index)}."
+            raise BadValue(
+                "subnet", f"unknown groups {unknown}. Groups of this network: {', '.join(self.index)}."
             )
         return self.check([channels.get(g.name, g.channels) for g in self.groups])
 
@@ -111,7 +111,7 @@ class Space:
         """Returns the subnet as int32 [G].
 
         Raises:
-          UserError: naming every group whose channel count is not legal, with the legal values.
+          BadValue: naming every group whose channel count is not legal, with the legal values.
         """
         self._check_length(subnet)
         bad = [
@@ -120,7 +120,7 @@ class Space:
             if not self._legal(g, n, low)
         ]
         if bad:
-            raise UserError("subnet: illegal channel counts: " + "; ".join(bad) + ".")
+            raise BadValue("subnet", "illegal channel counts: " + "; ".join(bad) + ".")
         return np.asarray(subnet, np.int32)
 
     def sliced(self, subnet: Sequence[int] | Subnet) -> Widths:
@@ -151,8 +151,8 @@ class Space:
 
     def _check_length(self, vector: Sequence[float] | Subnet) -> None:
         if len(vector) != len(self):
-            raise UserError(
-                f"subnet: expected {len(self)} entries ({', '.join(self.index)}), got {len(vector)}."
+            raise BadValue(
+                "subnet", f"expected {len(self)} entries ({', '.join(self.index)}), got {len(vector)}."
             )
 
     def _off_grid(self, group: Group) -> tuple[int, ...]:
@@ -164,9 +164,3 @@ class Space:
         whole = isinstance(channels, int | np.integer) and not isinstance(channels, bool)
         on_grid = whole and (channels % group.step(self.rounding) == 0 or channels in self._off_grid(group))
         return bool(on_grid and low <= channels <= group.channels)
-
-
-def _check_width(what: str, width: float, low: float, high: float) -> None:
-    number = isinstance(width, int | float | np.number) and not isinstance(width, bool)
-    if not number or not math.isfinite(width) or not 0 < width <= high or width < low:
-        raise UserError(f"{what}: expected a number from {low:g} to {high:g}, got {width!r}.")

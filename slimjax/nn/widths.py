@@ -21,6 +21,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from slimjax.checks import check, integer, one_of
 from slimjax.errors import UserError
 
 Count = TypeVar("Count", int, np.ndarray, jax.Array)
@@ -41,10 +42,8 @@ class Rounding:
     divisor: int = 8
 
     def __post_init__(self) -> None:
-        if self.policy not in self.POLICIES:
-            raise UserError(f"rounding: expected one of {', '.join(self.POLICIES)}, got {self.policy!r}.")
-        if self.divisor < 1:
-            raise UserError(f"rounding divisor: expected a positive integer, got {self.divisor}.")
+        check("rounding", self.policy, one_of(*self.POLICIES))
+        check("divisor", self.divisor, integer(1))
 
     def __call__(self, value: float) -> int:
         return int(self.counts(value))

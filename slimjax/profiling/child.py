@@ -22,7 +22,7 @@ def begin(spec: dict[str, Any]) -> tuple[dict[str, Any], Any]:
     """(what this process says about its device, the function that reads one entry)."""
     device, meter = meters.make(spec["target"], spec["batch"], spec["repeats"])
     records = supernet.named(**spec["network"]).records
-    known = {unit.key: unit for unit in units.divide(records)} | {sweep.REPLICATED: units.whole(records)}
+    known = {unit.key: unit for unit in units.divide(records)} | {sweep.WHOLE: units.whole(records)}
 
     def answer(question: dict[str, Any]) -> dict[str, Any]:
         key, sizes = question["unit"], question["sizes"]

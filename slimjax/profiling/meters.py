@@ -46,11 +46,17 @@ def method(target: str) -> str:
     return "roofline" if target.startswith(ROOFLINE) else "compiler estimate"
 
 
+def targets() -> tuple[str, ...]:
+    """All that `make` knows."""
+    return (*MEASURED, *tpu.TARGETS, *(ROOFLINE + name for name in PEAKS))
+
+
 def make(target: str, batch: int, repeats: int) -> tuple[str, Meter]:
     """(device, meter) of a target.
 
     Raises:
-      UserError: an unknown target, or a device that is not there.
+      UserError: the device is not there.
+      ValueError: a target that is not of `targets`.
     """
     if target in MEASURED:
         device = _attached(target)
@@ -63,8 +69,7 @@ def make(target: str, batch: int, repeats: int) -> tuple[str, Meter]:
     if target.removeprefix(ROOFLINE) in PEAKS:
         name = target.removeprefix(ROOFLINE)
         return f"{name}, roofline of its published peaks", roofline(PEAKS[name], batch)
-    known = (*MEASURED, *tpu.TARGETS, *(ROOFLINE + name for name in PEAKS))
-    raise UserError(f"--target: unknown target {target!r}. Known: {', '.join(known)}.")
+    raise ValueError(f"unknown target {target!r}; known: {', '.join(targets())}")
 
 
 def measured(platform: str, batch: int, repeats: int) -> Meter:
@@ -202,8 +207,8 @@ def _attached(target: str) -> Any:
         return jax.devices(target)[0]
     except RuntimeError as error:
         raise UserError(
-            f"--target {target}: no {target} is attached here. Without one: a tpu-* target is estimated by the "
-            "compiler; roofline:DEVICE needs no device."
+            f"no {target} is attached here. Without one: a target tpu-* is estimated by the compiler; "
+            "roofline:DEVICE needs no device."
         ) from error
 
 

@@ -16,10 +16,10 @@ from typing import Any
 import numpy as np
 
 from slimjax import supernet
+from slimjax.checks import check, check_fields, if_given, integer, number, one_of
 from slimjax.cost import units
 from slimjax.cost.latency import Entry, LatencyTable, Staircase
 from slimjax.cost.units import Unit
-from slimjax.errors import UserError
 from slimjax.profiling import meters, sweep
 from slimjax.profiling.sweep import Ask, Readings, Task
 from slimjax.supernet import Supernet
@@ -32,21 +32,34 @@ FILLED = 4
 STAIRS = 64
 """Channel counts of the picture of a table."""
 
+_RULES = {
+    "target": one_of(*meters.targets()),
+    "batch": integer(1),
+    "repeats": integer(1),
+    "retries": integer(0),
+    "timeout_seconds": number(0, above=True),
+    "processes": if_given(integer(1)),
+}
+
 Grid = tuple[np.ndarray, ...]
 """For each axis of a unit, ascending channel counts."""
 
 
 @dataclasses.dataclass(frozen=True)
-class Settings:
+class ProfileRequest:
     """What is profiled and how.
 
     Args:
       network: arguments of `supernet.named`.
-      target: "cpu", "gpu", "tpu" (attached), "tpu-v4" and its like (compiled for), or "roofline:DEVICE".
+      target: of `meters.targets`: "cpu", "gpu", "tpu" (attached); "tpu-v4" and its like (compiled for);
+        "roofline:DEVICE".
       repeats: timed rounds of a measurement.
       timeout_seconds: for one entry.
       processes: children at work; None: one to measure, else one per core.
       cache: folder of readings; a later call takes from it what it needs.
+
+    Raises:
+      BadValue: an unknown target, or counts that are none.
     """
 
     network: Mapping[str, Any]
@@ -59,14 +72,7 @@ class Settings:
     cache: str = CACHE
 
     def __post_init__(self) -> None:
-        """Raises: UserError: counts that are none."""
-        for name in ("batch", "repeats", "processes"):
-            if (value := getattr(self, name)) is not None and value < 1:
-                raise UserError(f"--{name}: expected 1 or more, got {value}.")
-        if self.retries < 0:
-            raise UserError(f"--retries: expected 0 or more, got {self.retries}.")
-        if not self.timeout_seconds > 0:
-            raise UserError(f"--timeout: expected more than 0 seconds, got {self.timeout_seconds:g}.")
+        check_fields(self, _RULES)
 
     @property
     def dtype(self) -> str:
@@ -112,7 +118,7 @@ class Settings:
         }
 
 
-def run(settings: Settings, points: int = 5) -> LatencyTable:
+def run(request: ProfileRequest, points: int = 5) -> LatencyTable:
     """The table of a network.
 
     Args:
@@ -123,20 +129,19 @@ def run(settings: Settings, points: int = 5) -> LatencyTable:
       UserError: unknown names, or a device that is not there.
       RunError: entries that failed again and again; all others are in the cache.
     """
-    if points < 3:
-        raise UserError(f"--points: expected 3 or more, got {points}.")
-    net = settings.net()
+    check("points", points, integer(3))
+    net = request.net()
     parts = units.divide(net.records)
     grids = choose_grids(parts, net, points)
     tasks = [sweep.OVERHEAD, *(task for key, grid in grids.items() for task in _tasks(key, grid))]
-    with settings.askers() as (hello, askers):
-        readings = settings.readings(hello)
-        sweep.sweep(tasks, askers, readings, settings.retries)
+    with request.askers() as (hello, askers):
+        readings = request.readings(hello)
+        sweep.sweep(tasks, askers, readings, request.retries)
         entries = {key: _entry(key, grid, readings) for key, grid in grids.items()}
         steps = staircase_tasks(entries, parts, net)
-        sweep.sweep(steps, askers, readings, settings.retries)
+        sweep.sweep(steps, askers, readings, request.retries)
     overhead = readings.found[sweep.OVERHEAD]["median_ms"]
-    return LatencyTable(settings.about(hello, net), overhead, entries, _staircase(steps, readings))
+    return LatencyTable(request.about(hello, net), overhead, entries, _staircase(steps, readings))
 
 
 def choose_grids(parts: Sequence[Unit], net: Supernet, points: int) -> dict[str, Grid]:

@@ -20,14 +20,14 @@ from slimjax.progress import Progress
 from slimjax.worker import Worker
 
 Task = tuple[str, tuple[int, ...]]
-"""A unit's key and the channels of its axes. `OVERHEAD` and `REPLICATED` are tasks too."""
+"""A unit's key and the channels of its axes. `OVERHEAD` and `WHOLE` are tasks too."""
 
 Ask = Callable[[Task], Reading]
 
 OVERHEAD: Task = ("overhead", ())
 """What calling any program costs."""
 
-REPLICATED = "whole network"
+WHOLE = "whole network"
 """The key of the network as one unit; its channels are a subnet."""
 
 
@@ -117,7 +117,7 @@ def _explain(failed: dict[Task, str], of: int) -> str:
     more = f"\n  and {len(shown) - 5} more" if len(shown) > 5 else ""
     return (
         f"{len(failed)} of {of} entries failed:\n" + "\n".join(shown[:5]) + more + "\n"
-        "The others are kept: run the same command again to try these again (--timeout gives them longer)."
+        "The others are kept: run the same command again to try these again (a larger time-out gives them longer)."
     )
 
 

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from slimjax.errors import UserError
+from slimjax.errors import BadValue
 from slimjax.nn.space import Space, Subnet
 
 Cost = Callable[[np.ndarray], Any]
@@ -49,25 +49,12 @@ def usable(scores: Any, count: int) -> np.ndarray:
     return np.where(np.isfinite(scores), scores, np.nan)
 
 
-def check_number(what: str, value: float, low: float, high: float = np.inf, whole: bool = False) -> None:
-    """Raises: UserError: a value that is no finite number from `low` to `high`."""
-    kind = int | np.integer if whole else int | float | np.number
-    fits = (
-        isinstance(value, kind)
-        and not isinstance(value, bool)
-        and np.isfinite(value)
-        and low <= value <= high
-    )
-    if not fits:
-        limits = f"of at least {low:g}" if high == np.inf else f"from {low:g} to {high:g}"
-        raise UserError(f"{what}: expected a {'whole ' * whole}number {limits}, got {value!r}.")
-
-
-def check_reachable(what: str, budget: float, space: Space, cost: Cost) -> None:
-    """Raises: UserError: a budget that is no finite number, or that no subnet of the space meets."""
+def check_reachable(name: str, budget: float, space: Space, cost: Cost) -> None:
+    """Raises: BadValue: a budget that is no finite number, or that no subnet of the space meets."""
     least, most = (float(cost(subnet)) for subnet in (space.lowest, space.largest))
     if not np.isfinite(budget) or budget < least:
-        raise UserError(
-            f"{what}: expected a cost of at least {least:.10g}, got {budget:.10g}: this network's subnets cost "
-            f"{least:.10g} to {most:.10g}. Raise it, or lower the space's smallest width ({space.min_width:g})."
+        raise BadValue(
+            name,
+            f"expected a cost of at least {least:.10g}, got {budget:.10g}: this network's subnets cost "
+            f"{least:.10g} to {most:.10g}. Raise it, or lower the space's smallest width ({space.min_width:g}).",
         )

@@ -6,7 +6,7 @@ and looks for the weight of an augmented Tchebyshev scalarisation whose minimise
 Differs from the authors' code:
   - restarts also begin at the last weight's optimum and at the visited point of the best measured scalarisation;
   - if no weight hits the target, the proposal is a point that does, between the nearest cheaper and dearer
-    candidate (`Settings.segment`). The authors take the last candidate, however far off;
+    candidate (`BayesOptions.segment`). The authors take the last candidate, however far off;
   - a history that no Gaussian process can be fitted to gives a random proposal of the target's cost.
 """
 
@@ -23,8 +23,8 @@ from threadpoolctl import threadpool_limits
 
 from slimjax.search import gp, pareto
 from slimjax.search.acquisition import Bound, CostRatio, Objective, Tchebyshev, TrueCost
+from slimjax.search.bayes_options import BayesOptions
 from slimjax.search.kernels import AdditiveMatern, Matern
-from slimjax.search.settings import Settings
 
 logger = logging.getLogger(__name__)
 
@@ -142,7 +142,7 @@ def propose(
     cost: CostRatio,
     low: float | np.ndarray,
     rng: np.random.Generator,
-    settings: Settings,
+    options: BayesOptions,
     start: Warm | None = None,
 ) -> Proposal:
     """The next widths to visit, deterministic in the arguments (but for the seconds).
@@ -166,11 +166,11 @@ def propose(
         raise ValueError(f"expected widths [n, d] and losses [n], got {widths.shape} and {losses.shape}.")
     corner = np.array(np.broadcast_to(low, widths.shape[1:]), np.float64)
     history = History.of(widths, losses, cost)
-    target = None if settings.random_lambda else draw_target(history, float(cost(corner)), rng, settings)
-    task = _Task(cost, corner, settings, rng, target)
+    target = None if options.random_lambda else draw_target(history, float(cost(corner)), rng, options)
+    task = _Task(cost, corner, options, rng, target)
     try:
         with threadpool_limits(1, user_api="blas"):
-            found = task.search(history.newest(settings.history_cap), start)
+            found = task.search(history.newest(options.history_cap), start)
     except gp.FitError as error:
         logger.warning("search: %s; a random candidate instead.", error)
         found = _Found(
@@ -181,7 +181,7 @@ def propose(
         **found._asdict(),
         target=target,
         ratio=ratio,
-        hit=target is not None and abs(ratio - target) <= settings.tolerance,
+        hit=target is not None and abs(ratio - target) <= options.tolerance,
         seconds=time.perf_counter() - began,
     )
 
@@ -202,16 +202,16 @@ class _Task:
 
     cost: CostRatio
     low: np.ndarray
-    settings: Settings
+    options: BayesOptions
     rng: np.random.Generator
     target: float | None
 
     def search(self, history: History, start: Warm | None) -> _Found:
-        raw = self.rng.uniform(self.low, 1.0, (self.settings.raw_samples, len(self.low)))
+        raw = self.rng.uniform(self.low, 1.0, (self.options.raw_samples, len(self.low)))
         began = time.perf_counter()
         scalar, warm, visited = self._fit(history, start)
         fit_seconds = time.perf_counter() - began
-        descents = _Descents(scalar, history.widths, visited, raw, self.low, self.settings.restarts)
+        descents = _Descents(scalar, history.widths, visited, raw, self.low, self.options.restarts)
         if self.target is None:
             return _Found(descents.best(self.rng.uniform()), 1, "searched", fit_seconds, warm)
         tried = self._weigh(descents, self.target)
@@ -224,33 +224,33 @@ class _Task:
         """The scalarisation, hyper-parameters, and the history's standardised losses [n] and costs [n]."""
         losses, _, _ = _standardised(history.losses)
         ratios, shift, scale = _standardised(history.ratios)
-        settings, begin = self.settings, start or Warm(None, None)
-        sign = math.sqrt(settings.beta) * (1 if settings.bound == "upper" else -1)
-        loss = gp.fit(history.widths, losses, Matern(settings.ard), self.rng, begin.loss)
-        if settings.cost_model == "exact":
+        options, begin = self.options, start or Warm(None, None)
+        sign = math.sqrt(options.beta) * (1 if options.bound == "upper" else -1)
+        loss = gp.fit(history.widths, losses, Matern(options.ard), self.rng, begin.loss)
+        if options.cost_model == "exact":
             objective: Objective = TrueCost(self.cost, shift, scale, self.low)
             warm = Warm(loss.hyper, None)
         else:
             process = gp.fit(history.widths, ratios, AdditiveMatern(), self.rng, begin.cost)
             warm, objective = Warm(loss.hyper, process.hyper), Bound(process, sign)
-        return Tchebyshev(Bound(loss, sign), objective, settings.baseline), warm, (losses, ratios)
+        return Tchebyshev(Bound(loss, sign), objective, options.baseline), warm, (losses, ratios)
 
     def _weigh(self, descents: _Descents, target: float) -> list[tuple[np.ndarray, float]]:
         """Bisects the cost's weight; every candidate with its true cost. The last hits the target, or none does."""
         low, high, tried = 0.0, 1.0, []
-        for _ in range(self.settings.iterations):
+        for _ in range(self.options.iterations):
             weight = (low + high) / 2
             widths = descents.best(weight)
             ratio = float(self.cost(widths))
             tried.append((widths, ratio))
-            if abs(ratio - target) <= self.settings.tolerance:
+            if abs(ratio - target) <= self.options.tolerance:
                 break
             low, high = (low, weight) if ratio < target else (weight, high)
         return tried
 
     def _choose(self, tried: list[tuple[np.ndarray, float]], target: float) -> tuple[np.ndarray, str]:
         last, ratio = tried[-1]
-        if abs(ratio - target) <= self.settings.tolerance or not self.settings.segment:
+        if abs(ratio - target) <= self.options.tolerance or not self.options.segment:
             return last, "searched"
         cheaper = max((t for t in tried if t[1] < target), key=lambda t: t[1], default=(self.low, 0.0))
         dearer = min(
@@ -290,10 +290,10 @@ class _Descents:
         return found
 
 
-def draw_target(history: History, lowest: float, rng: np.random.Generator, settings: Settings) -> float:
+def draw_target(history: History, lowest: float, rng: np.random.Generator, options: BayesOptions) -> float:
     """One of the equally spaced cost targets in [lowest, 1]."""
-    targets = np.linspace(lowest, 1.0, settings.targets)
-    pareto_aware = settings.target_rule == "pareto"
+    targets = np.linspace(lowest, 1.0, options.targets)
+    pareto_aware = options.target_rule == "pareto"
     return float(rng.choice(targets, p=target_weights(history.points, targets) if pareto_aware else None))
 
 

@@ -9,12 +9,22 @@ from typing import NamedTuple
 
 import numpy as np
 
-from slimjax.errors import UserError
+from slimjax.checks import check, check_fields, integer, number
+from slimjax.errors import BadValue
 from slimjax.nn.space import Space, Subnet
-from slimjax.search.base import Cost, Searcher, check_number, check_reachable, target_name, usable
+from slimjax.search.base import Cost, Searcher, check_reachable, target_name, usable
 
 ATTEMPTS = 20
 """Rounds of drawing anew what does not fit or is known; then as many in which it is repaired."""
+
+_RULES = {
+    "population": integer(1),
+    "generations": integer(0),
+    "parents": number(0, 1),
+    "mutation_probability": number(0, 1),
+    "mutation_ratio": number(0, 1),
+    "seed": integer(0),
+}
 
 
 class EvolutionState(NamedTuple):
@@ -66,58 +76,72 @@ def evolution(
       mutation_ratio: share of mutants among children.
 
     Raises:
-      UserError: options out of range, a budget that no subnet meets; (init) nothing fits between the bounds.
+      BadValue: options out of range, a budget that no subnet meets; (init) nothing fits between the bounds.
     """
     check_reachable("budget", budget, space, cost)
-    check_number("at_least", at_least, low=-np.inf, high=min(budget, float(cost(space.largest))))
-    check_number("population", population, low=1, whole=True)
-    check_number("generations", generations, low=0, whole=True)
-    check_number("parents", parents, low=0, high=1)
-    check_number("mutation_probability", mutation_probability, low=0, high=1)
-    check_number("mutation_ratio", mutation_ratio, low=0, high=1)
-    check_number("seed", seed, low=0, whole=True)
+    check("at_least", at_least, number(high=min(budget, float(cost(space.largest)))))
     genes = _Genes(space, cost, at_least, budget)
+    search = _Evolution(genes, population, generations, parents, mutation_probability, mutation_ratio, seed)
+    return Searcher(search.init, search.ask, search.tell, search.done, search.found)
 
-    def init() -> EvolutionState:
-        size = population * (1 + generations)
-        empty = np.zeros((size, len(space)), np.int32), np.full(size, np.nan)
-        state = breed(EvolutionState(*empty, told=0, asked=0, generation=0))
+
+@dataclasses.dataclass(frozen=True)
+class _Evolution:
+    """The five functions of the search; fields are the arguments of `evolution`."""
+
+    genes: _Genes
+    population: int
+    generations: int
+    parents: float
+    mutation_probability: float
+    mutation_ratio: float
+    seed: int
+
+    def __post_init__(self) -> None:
+        check_fields(self, _RULES)
+
+    def init(self) -> EvolutionState:
+        size = self.population * (1 + self.generations)
+        empty = np.zeros((size, len(self.genes.space)), np.int32), np.full(size, np.nan)
+        state = self._with_brood(EvolutionState(*empty, told=0, asked=0, generation=0))
         if not state.asked:
-            raise UserError(
-                f"budget: found no subnet that costs {at_least:.10g} to {budget:.10g}. Widen the range."
+            low, high = self.genes.low, self.genes.high
+            raise BadValue(
+                "budget", f"found no subnet that costs {low:.10g} to {high:.10g}. Widen the range."
             )
         return state
 
-    def ask(state: EvolutionState) -> np.ndarray:
+    def ask(self, state: EvolutionState) -> np.ndarray:
         return state.subnets[state.told : state.asked].copy()
 
-    def tell(state: EvolutionState, scores: np.ndarray) -> EvolutionState:
+    def tell(self, state: EvolutionState, scores: np.ndarray) -> EvolutionState:
         known = state.scores.copy()
         known[state.told : state.asked] = usable(scores, state.asked - state.told)
         state = state._replace(scores=known, told=state.asked)
-        last = state.generation == generations
-        return state if last else breed(state._replace(generation=state.generation + 1))
+        last = state.generation == self.generations
+        return state if last else self._with_brood(state._replace(generation=state.generation + 1))
 
-    def breed(state: EvolutionState) -> EvolutionState:
-        rng = np.random.default_rng([seed, state.generation])
-        brood = _Brood(genes, state.subnets[: state.asked], rng)
-        elders = genes.encode(state.subnets[_best(state.scores, max(1, round(parents * population)))])
-        if len(elders):
-            mutants = round(mutation_ratio * population)
-            brood.grow_to(mutants, lambda n: genes.mutate(elders, n, mutation_probability, rng))
-            brood.grow_to(population, lambda n: genes.cross(elders, n, rng))
-        brood.grow_to(population, lambda n: genes.draw(n, rng))
-        asked, subnets = state.asked + len(brood.rows), state.subnets.copy()
-        subnets[state.asked : asked] = np.reshape(brood.rows, (-1, len(space)))
-        return state._replace(subnets=subnets, asked=asked)
-
-    def done(state: EvolutionState) -> bool:
+    def done(self, state: EvolutionState) -> bool:
         return state.told == state.asked
 
-    def found(state: EvolutionState) -> dict[str, Subnet]:
-        return {target_name(budget): state.subnets[i].copy() for i in _best(state.scores, 1)}
+    def found(self, state: EvolutionState) -> dict[str, Subnet]:
+        return {target_name(self.genes.high): state.subnets[i].copy() for i in _best(state.scores, 1)}
 
-    return Searcher(init, ask, tell, done, found)
+    def _with_brood(self, state: EvolutionState) -> EvolutionState:
+        """The state that asks for a generation: mutants and other children of the best, and random subnets."""
+        rng, genes = np.random.default_rng([self.seed, state.generation]), self.genes
+        brood = _Brood(genes, state.subnets[: state.asked], rng)
+        elders = genes.encode(
+            state.subnets[_best(state.scores, max(1, round(self.parents * self.population)))]
+        )
+        if len(elders):
+            mutants = round(self.mutation_ratio * self.population)
+            brood.grow_to(mutants, lambda n: genes.mutate(elders, n, self.mutation_probability, rng))
+            brood.grow_to(self.population, lambda n: genes.cross(elders, n, rng))
+        brood.grow_to(self.population, lambda n: genes.draw(n, rng))
+        asked, subnets = state.asked + len(brood.rows), state.subnets.copy()
+        subnets[state.asked : asked] = np.reshape(brood.rows, (-1, len(genes.space)))
+        return state._replace(subnets=subnets, asked=asked)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 
-from slimjax.errors import RunError, UserError
+from slimjax.checks import check, integer
+from slimjax.errors import BadValue, RunError
 from slimjax.nn.space import Space, Subnet
 from slimjax.nn.widths import Group
-from slimjax.search.base import Cost, Searcher, check_number, check_reachable, target_name, usable
+from slimjax.search.base import Cost, Searcher, check_reachable, target_name, usable
 
 
 class GreedyState(NamedTuple):
@@ -50,51 +52,68 @@ def greedy(space: Space, cost: Cost, targets: Sequence[float], groups: int = 10)
         layer, and the released configurations' "divisor 12", which is 12 here; the released code sets neither.
 
     Raises:
-      UserError: no targets, targets that no subnet reaches, or a bad `groups`.
+      BadValue: no targets, targets that no subnet reaches, or a bad `groups`.
       RunError (tell): all candidates of a round failed.
     """
     limits = _descending(targets)
     check_reachable("targets", limits[-1], space, cost)
-    check_number("groups", groups, low=1, whole=True)
-    steps = [ladder(space, group, groups) for group in space.groups]
+    check("groups", groups, integer(1))
+    steps = tuple(ladder(space, group, groups) for group in space.groups)
+    search = _Greedy(space, cost, limits, steps)
+    return Searcher(search.init, search.ask, search.tell, search.done, search.found)
 
-    def init() -> GreedyState:
-        shape = (len(limits), len(space))
-        empty = np.zeros(shape, np.int32), np.full(len(limits), np.nan)
-        return record(GreedyState(space.largest.copy(), *empty, reached=0), np.nan)
 
-    def ask(state: GreedyState) -> np.ndarray:
-        candidates = np.tile(state.subnet, (len(steps), 1))
-        fewer = [counts[counts < n].max(initial=0) for counts, n in zip(steps, state.subnet, strict=True)]
+@dataclasses.dataclass(frozen=True)
+class _Greedy:
+    """The five functions of the search.
+
+    Args:
+      limits: float64 [T], the targets, the highest first.
+      steps: for each channel group, the counts that it goes through, ascending.
+    """
+
+    space: Space
+    cost: Cost
+    limits: np.ndarray
+    steps: tuple[np.ndarray, ...]
+
+    def init(self) -> GreedyState:
+        shape = (len(self.limits), len(self.space))
+        empty = np.zeros(shape, np.int32), np.full(len(self.limits), np.nan)
+        return self._recorded(GreedyState(self.space.largest.copy(), *empty, reached=0), np.nan)
+
+    def ask(self, state: GreedyState) -> np.ndarray:
+        candidates = np.tile(state.subnet, (len(self.steps), 1))
+        pairs = zip(self.steps, state.subnet, strict=True)
+        fewer = np.array([counts[counts < n].max(initial=0) for counts, n in pairs])
         np.fill_diagonal(candidates, fewer)
-        return candidates[(np.array(fewer) > 0) & (not done(state))]
+        return candidates[(fewer > 0) & (not self.done(state))]
 
-    def tell(state: GreedyState, scores: np.ndarray) -> GreedyState:
-        candidates = ask(state)
+    def tell(self, state: GreedyState, scores: np.ndarray) -> GreedyState:
+        candidates = self.ask(state)
         scores = usable(scores, len(candidates))
         if np.isnan(scores).all():
             raise RunError(
                 f"greedy slimming: none of the {len(candidates)} candidates after "
-                f"{space.to_channels(state.subnet)} has a score."
+                f"{self.space.to_channels(state.subnet)} has a score."
             )
         best = np.nanargmin(scores)
-        return record(state._replace(subnet=candidates[best]), scores[best])
+        return self._recorded(state._replace(subnet=candidates[best]), scores[best])
 
-    def record(state: GreedyState, score: float) -> GreedyState:
-        reached = int((limits >= float(cost(state.subnet))).sum())
+    def done(self, state: GreedyState) -> bool:
+        return state.reached == len(self.limits)
+
+    def found(self, state: GreedyState) -> dict[str, Subnet]:
+        names = [target_name(limit) for limit in self.limits[: state.reached]]
+        return dict(zip(names, state.networks, strict=False))
+
+    def _recorded(self, state: GreedyState, score: float) -> GreedyState:
+        """The state with its subnet noted for all targets that it is the first to reach."""
+        reached = int((self.limits >= float(self.cost(state.subnet))).sum())
         new = slice(state.reached, max(reached, state.reached))
         networks, known = state.networks.copy(), state.scores.copy()
         networks[new], known[new] = state.subnet, score
         return state._replace(networks=networks, scores=known, reached=new.stop)
-
-    def done(state: GreedyState) -> bool:
-        return state.reached == len(limits)
-
-    def found(state: GreedyState) -> dict[str, Subnet]:
-        names = [target_name(limit) for limit in limits[: state.reached]]
-        return dict(zip(names, state.networks, strict=False))
-
-    return Searcher(init, ask, tell, done, found)
 
 
 def ladder(space: Space, group: Group, groups: int) -> np.ndarray:
@@ -108,5 +127,5 @@ def _descending(targets: Sequence[float]) -> np.ndarray:
     """The distinct targets, the highest first."""
     limits = np.unique(np.asarray(targets, np.float64))[::-1]
     if not limits.size or not np.isfinite(limits).all():
-        raise UserError(f"targets: expected one or more costs, got {list(targets)}.")
+        raise BadValue("targets", f"expected one or more costs, got {list(targets)}.")
     return limits

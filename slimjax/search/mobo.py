@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
 
+from slimjax.checks import check, integer
 from slimjax.nn.space import Subnet
 from slimjax.search import bayes
-from slimjax.search.base import Cost, Searcher, check_number, target_name, usable
-from slimjax.search.settings import Settings
+from slimjax.search.base import Cost, Searcher, target_name, usable
+from slimjax.search.bayes_options import BayesOptions
 
 
 class MoboState(NamedTuple):
@@ -35,7 +37,7 @@ def mobo(
     *,
     budgets: Sequence[float],
     trials: int,
-    settings: Settings | None = None,
+    options: BayesOptions | None = None,
     seed: int = 0,
 ) -> Searcher:
     """Asks for one subnet at a time, as `bayes` proposes it; finds the best within each budget.
@@ -49,44 +51,63 @@ def mobo(
       budgets: most that a subnet may cost.
       trials: how many subnets are asked for; the first 21 do not depend on scores.
     """
-    check_number("trials", trials, low=1, whole=True)
+    check("trials", trials, integer(1))
     full, dims = float(cost(largest)), len(largest)
-    price = lambda fractions: np.asarray(cost(subnets(fractions))) / full  # noqa: E731
+    search = _Mobo(subnets, cost, full, dims, low, tuple(budgets), trials, options or BayesOptions(), seed)
+    return Searcher(search.init, search.ask, search.tell, search.done, search.found)
 
-    def init() -> MoboState:
-        empty = np.full((trials + 1, dims), np.nan), np.full(trials, np.nan)
-        return propose(MoboState(*empty, told=0))
 
-    def propose(state: MoboState) -> MoboState:
-        number, fractions = state.told, state.fractions.copy()
-        rng = np.random.default_rng((seed, number))
-        first = bayes.prior(number, dims, low, rng)
-        if first is None:
-            known = np.flatnonzero(np.isfinite(state.scores))
-            history = fractions[known], state.scores[known]
-            first = bayes.propose(*history, price, low, rng, settings or Settings()).widths
-        fractions[number] = first
-        return state._replace(fractions=fractions)
+@dataclasses.dataclass(frozen=True)
+class _Mobo:
+    """The five functions of the search; fields are the arguments of `mobo`, the full network's cost and its groups."""
 
-    def ask(state: MoboState) -> Subnet:
-        return subnets(state.fractions[state.told : state.told + (not done(state))])
+    subnets: Callable[[np.ndarray], Subnet]
+    cost: Cost
+    full: float
+    dims: int
+    low: float
+    budgets: tuple[float, ...]
+    trials: int
+    options: BayesOptions
+    seed: int
 
-    def tell(state: MoboState, scores: np.ndarray) -> MoboState:
+    def init(self) -> MoboState:
+        empty = np.full((self.trials + 1, self.dims), np.nan), np.full(self.trials, np.nan)
+        return self._with_proposal(MoboState(*empty, told=0))
+
+    def ask(self, state: MoboState) -> Subnet:
+        return self.subnets(state.fractions[state.told : state.told + (not self.done(state))])
+
+    def tell(self, state: MoboState, scores: np.ndarray) -> MoboState:
         known = state.scores.copy()
         known[state.told] = usable(scores, 1)[0]
         state = state._replace(scores=known, told=state.told + 1)
-        return state if done(state) else propose(state)
+        return state if self.done(state) else self._with_proposal(state)
 
-    def done(state: MoboState) -> bool:
-        return state.told == trials
+    def done(self, state: MoboState) -> bool:
+        return state.told == self.trials
 
-    def found(state: MoboState) -> dict[str, Subnet]:
-        asked = subnets(state.fractions[: state.told])
-        costs, best = np.asarray(cost(asked)), {}
-        for budget in budgets:
+    def found(self, state: MoboState) -> dict[str, Subnet]:
+        asked = self.subnets(state.fractions[: state.told])
+        costs, best = np.asarray(self.cost(asked)), {}
+        for budget in self.budgets:
             within = np.where(costs <= budget, state.scores[: state.told], np.nan)
             if np.isfinite(within).any():
                 best[target_name(budget)] = asked[np.nanargmin(within)]
         return best
 
-    return Searcher(init, ask, tell, done, found)
+    def _with_proposal(self, state: MoboState) -> MoboState:
+        """The state with the fractions of the next trial."""
+        rng = np.random.default_rng((self.seed, state.told))
+        fractions = state.fractions.copy()
+        proposed = bayes.prior(state.told, self.dims, self.low, rng)
+        if proposed is None:
+            known = np.flatnonzero(np.isfinite(state.scores))
+            history = fractions[known], state.scores[known]
+            proposed = bayes.propose(*history, self._ratio, self.low, rng, self.options).widths
+        fractions[state.told] = proposed
+        return state._replace(fractions=fractions)
+
+    def _ratio(self, fractions: np.ndarray) -> np.ndarray:
+        """Costs [...] over the full network's."""
+        return np.asarray(self.cost(self.subnets(fractions))) / self.full

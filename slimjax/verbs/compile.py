@@ -5,7 +5,9 @@ Everything is the TPU compiler's account of the real, sharded programs; nothing 
 
 from __future__ import annotations
 
+import argparse
 import collections
+import json
 import os
 import pathlib
 import re
@@ -19,8 +21,8 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from slimjax.errors import UserError
-from slimjax.experiment import plan
+from slimjax.errors import RunError, UserError
+from slimjax.experiment import config_file, plan
 from slimjax.experiment.build import Experiment, build
 from slimjax.nn.space import Subnet
 from slimjax.profiling import hlo, tpu
@@ -28,6 +30,7 @@ from slimjax.profiling.chips import GIB, Chip
 from slimjax.profiling.tpu import Slice
 from slimjax.progress import Progress
 from slimjax.step.forms import FIXED_PROGRAMS
+from slimjax.verbs.answers import format_answer
 
 SAMPLE = 64
 """Proposals of which the most typical one is compiled."""
@@ -52,7 +55,19 @@ _SENT: Mapping[str, Callable[[int], float]] = MappingProxyType(
 )
 
 
-def run(configs: Mapping[str, ConfigDict], topology: str) -> list[Answer]:
+def run(arguments: argparse.Namespace, overrides: list[str]) -> None:
+    configs = {path: config_file.load(path, overrides) for path in arguments.config}
+    answers = compile_configs(configs, arguments.topology)
+    if arguments.json:
+        print(json.dumps({"results": answers}), flush=True)
+    else:
+        one = len(answers) == 1
+        print(format_answer(answers[0]) if one else format_answers(answers), flush=True)
+    if failed := [answer["config"] for answer in answers if "error" in answer]:
+        raise RunError(f"no answer for {', '.join(failed)}: see what is printed.")
+
+
+def compile_configs(configs: Mapping[str, ConfigDict], topology: str) -> list[Answer]:
     """One answer per config, in their order. Where a config has none, `error` says why.
 
     The step that is compiled is the one whose cost is nearest the mean of `SAMPLE` proposals.

@@ -2,15 +2,28 @@
 
 from __future__ import annotations
 
+import argparse
 from collections.abc import Mapping
 from typing import Any
 
 from slimjax import models, supernet
+from slimjax.checks import check, if_given, integer, number
 from slimjax.cost import counts, latency
-from slimjax.errors import UserError
+from slimjax.errors import BadValue, UserError
+from slimjax.verbs import options
+from slimjax.verbs.answers import print_answer
+from slimjax.verbs.arguments import given, refuse
 
 
-def run(
+def run(arguments: argparse.Namespace, overrides: list[str]) -> None:
+    del overrides
+    if arguments.table is None:
+        refuse(arguments, ["monotone"], "repairs a table. Give one: --table FILE.")
+    wanted = given(arguments, "width", "subnet", "variant", "batch", "table", "convention", *options.NETWORK)
+    print_answer(arguments, cost_of(arguments.model, monotone=arguments.monotone, **wanted))
+
+
+def cost_of(
     name: str,
     *,
     width: float | None = None,
@@ -31,13 +44,11 @@ def run(
     Any width above 0 is answered, below the range that the paper trains too; by default the full network.
     """
     chosen_by = {"width": width, "subnet": subnet, "variant": variant}
-    if len(given := [flag for flag, value in chosen_by.items() if value is not None]) > 1:
-        raise UserError(f"give {' or '.join(f'--{flag}' for flag in given)}, not both.")
+    if len(ways := [flag for flag, value in chosen_by.items() if value is not None]) > 1:
+        raise UserError(f"give {' or '.join(f'--{flag}' for flag in ways)}, not both.")
     spec = models.lookup(name)
-    if width is not None and not 0 < width <= spec.max_width:
-        raise UserError(f"--width: expected a number above 0 and up to {spec.max_width:g}, got {width:g}.")
-    if batch < 1:
-        raise UserError(f"--batch: expected a positive number, got {batch}.")
+    check("width", width, if_given(number(0, spec.max_width, above=True)))
+    check("batch", batch, integer(1))
     subnet = _variant(name, spec, variant) if variant is not None else subnet
     width = spec.max_width if width is None and subnet is None else width
     lowest = min(width or spec.min_width, spec.min_width)
@@ -73,6 +84,6 @@ def _variant(name: str, spec: models.ModelSpec, variant: str) -> Mapping[str, in
     if variant in spec.variants:
         return spec.variants[variant]
     if spec.variants:
-        raise UserError(f"--variant: {name} has {', '.join(spec.variants)}; got {variant!r}.")
+        raise BadValue("variant", f"{name} has {', '.join(spec.variants)}; got {variant!r}.")
     known = ", ".join(known for known, other in models.MODELS.items() if other.variants)
-    raise UserError(f"--variant: {name} has no variants. Models that have some: {known}.")
+    raise BadValue("variant", f"{name} has no variants. Models that have some: {known}.")

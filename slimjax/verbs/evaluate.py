@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -16,10 +17,19 @@ from slimjax.experiment.measure import FrontRow, evaluate
 from slimjax.nn.space import Subnet
 from slimjax.nn.widths import width_name
 from slimjax.step.state import TrainState
+from slimjax.verbs.answers import print_rows, start_jax
 from slimjax.workdir.checkpoint import Checkpointer
 
 
-def run(directory: str, widths: Sequence[float] | None, channels: Mapping[str, int] | None) -> list[FrontRow]:
+def run(arguments: argparse.Namespace, overrides: list[str]) -> None:
+    del overrides
+    start_jax()
+    print_rows(arguments, evaluate_subnets(arguments.workdir, arguments.widths, arguments.subnet))
+
+
+def evaluate_subnets(
+    directory: str, widths: Sequence[float] | None = None, channels: Mapping[str, int] | None = None
+) -> list[FrontRow]:
     """Rows as in front.json for the asked-for subnets; by default those that training reported.
 
     Raises:

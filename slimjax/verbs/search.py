@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -12,14 +13,15 @@ import jax
 
 from slimjax import sharding
 from slimjax.budgets import Budget, Resource, parse_budget
-from slimjax.errors import UserError
+from slimjax.checks import check, if_given, integer, one_of
+from slimjax.errors import BadValue, UserError
 from slimjax.experiment import recipes
 from slimjax.experiment.build import Experiment, build, check_scoring, network
 from slimjax.experiment.measure import FrontRow, Prober, evaluate
 from slimjax.files import write_atomic
 from slimjax.nn.space import Subnet
 from slimjax.report.page import write_front
-from slimjax.search.base import Cost, Searcher, check_number, check_reachable, target_name
+from slimjax.search.base import Cost, Searcher, check_reachable, target_name
 from slimjax.search.evolution import evolution
 from slimjax.search.greedy import greedy
 from slimjax.search.mobo import mobo
@@ -28,6 +30,8 @@ from slimjax.search.trials import TrialLog
 from slimjax.step.state import SHARED, TrainState
 from slimjax.supernet import Supernet
 from slimjax.vectors import WidthVectors
+from slimjax.verbs.answers import print_rows, start_jax
+from slimjax.verbs.arguments import given, refuse
 from slimjax.verbs.evaluate import load_config, load_state
 from slimjax.workdir import architecture
 from slimjax.workdir.architecture import Architecture
@@ -37,6 +41,10 @@ METHODS: Mapping[str, str] = MappingProxyType(
 )
 """How to search, and the score that it minimises; "history" takes what Joslim's training has visited."""
 
+UNUSED: Mapping[str, tuple[str, ...]] = MappingProxyType(
+    {"greedy": ("trials", "seed"), "history": ("trials", "seed", "images", "split")}
+)
+"""What is said of a search that a method does not ask for."""
 
 POPULATION = 50
 """Subnets of a generation of "evolution"."""
@@ -64,82 +72,95 @@ class Search:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if self.method not in METHODS:
-            raise UserError(f"--method: expected one of {', '.join(METHODS)}, got {self.method!r}.")
-        check_number("--trials", self.trials, low=1, whole=True)
-        check_number("--seed", self.seed, low=0, whole=True)
-        if self.images is not None:
-            check_number("--images", self.images, low=2, whole=True)
+        check("method", self.method, one_of(*METHODS))
+        check("trials", self.trials, integer(1))
+        check("seed", self.seed, integer(0))
+        check("images", self.images, if_given(integer(2)))
         if not self.budgets:
-            raise UserError("--budget: expected one or more, such as 'macs<=0.5'.")
+            raise BadValue("budget", "expected one or more, such as 'macs<=0.5'.")
 
     def parsed(self) -> list[Budget]:
         budgets = [parse_budget(text) for text in self.budgets]
         if len({budget.resource for budget in budgets}) > 1:
-            raise UserError("--budget: all budgets of one search are on one cost. Search once for each.")
+            raise BadValue("budget", "all budgets of one search are on one cost. Search once for each.")
         return budgets
 
 
-def run(search: Search) -> list[FrontRow]:
+def run(arguments: argparse.Namespace, overrides: list[str]) -> None:
+    del overrides
+    method = arguments.method or Search.method
+    refuse(arguments, UNUSED.get(method, ()), f"--method {method} does not use it.")
+    start_jax()
+    wanted = given(arguments, "method", "images", "trials", "split", "seed")
+    print_rows(arguments, search(Search(arguments.workdir, tuple(arguments.budget), **wanted)))
+
+
+def search(wanted: Search) -> list[FrontRow]:
     """Rows as in front.json, one for each budget; files beside them in DIRECTORY/search-METHOD.
 
     Raises:
       UserError: a budget that no subnet meets, no checkpoint, or no held-out images.
     """
-    budgets = search.parsed()
-    experiment = _with_scoring(build(load_config(search.directory)), search)
-    _check_budgets(search, budgets, experiment.net)
-    state = load_state(experiment, search.directory)
+    budgets = wanted.parsed()
+    experiment = build(load_config(wanted.directory))
+    experiment = experiment if wanted.method == "history" else _with_scoring(experiment, wanted)
+    _check_budgets(wanted, budgets, experiment.net)
+    state = load_state(experiment, wanted.directory)
     if SHARED not in state.affine:
         raise UserError(
-            f"--workdir {search.directory}: expected a network that runs at any width; its gammas and betas are "
+            f"--workdir {wanted.directory}: expected a network that runs at any width; its gammas and betas are "
             "private to its switches. Search a US-Net, a BigNAS or a Joslim run."
         )
-    found = _found(search, budgets, experiment, state)
+    found = _found(wanted, budgets, experiment, state)
     rows = evaluate(experiment, state, experiment.algorithm.choose(state, found))
     if jax.process_index() == 0:
-        _save(search, budgets, experiment, rows)
+        _save(wanted, budgets, experiment, rows)
     return rows
 
 
-def _with_scoring(experiment: Experiment, search: Search) -> Experiment:
-    if search.split == "holdout" and not experiment.dataset.info.splits["holdout"]:
+def _with_scoring(experiment: Experiment, wanted: Search) -> Experiment:
+    if wanted.split == "holdout" and not experiment.dataset.info.splits["holdout"]:
         raise UserError(
-            f"--split holdout: {search.directory} has held no training images out. Search it with --split train, "
+            f"--split holdout: {wanted.directory} has held no training images out. Search it with --split train, "
             "whose scores favour what was learnt by heart, or train again with data.holdout."
         )
     config = experiment.config.copy_and_resolve_references()
-    config.scoring.split = search.split
-    config.scoring.images = search.images or config.scoring.images
+    config.scoring.split = wanted.split
+    config.scoring.images = wanted.images or config.scoring.images
     changed = dataclasses.replace(experiment, config=config)
-    check_scoring(changed)
+    try:
+        check_scoring(changed)
+    except BadValue as error:
+        if wanted.images is None:
+            raise
+        raise BadValue("images", error.problem) from error
     return changed
 
 
-def _check_budgets(search: Search, budgets: Sequence[Budget], net: Supernet) -> None:
+def _check_budgets(wanted: Search, budgets: Sequence[Budget], net: Supernet) -> None:
     """A budget that no subnet meets is refused before anything is scored; a history says so itself."""
     cost = budgets[0].resource.cost(net)
-    if search.method != "history":
+    if wanted.method != "history":
         for budget in budgets:
-            check_reachable("--budget", budget.absolute(net), net.space, cost)
+            check_reachable("budget", budget.absolute(net), net.space, cost)
 
 
 def _found(
-    search: Search, budgets: Sequence[Budget], experiment: Experiment, state: TrainState
+    wanted: Search, budgets: Sequence[Budget], experiment: Experiment, state: TrainState
 ) -> dict[str, Subnet]:
     """The best subnet within each budget, by the budget's text."""
     space, cost = experiment.net.space, budgets[0].resource.cost(experiment.net)
     limits = {str(budget): budget.absolute(experiment.net) for budget in budgets}
-    if search.method == "history":
+    if wanted.method == "history":
         return {name: _visited(experiment, state, cost, limit, name) for name, limit in limits.items()}
-    score = Prober(experiment).at(state, 0, METHODS[search.method])
+    score = Prober(experiment).at(state, 0, METHODS[wanted.method])
     found: dict[str, Subnet] = {}
-    for name, searcher in _searchers(search, experiment.net, budgets[0].resource, list(limits.values())):
+    for name, searcher in _searchers(wanted, experiment.net, budgets[0].resource, list(limits.values())):
         # What scores depend on is in the log's name: other weights or images begin another.
-        about = f"step{int(state.step)}-{search.split}{experiment.config.scoring.images}-seed{search.seed}"
-        path = Path(search.directory) / f"search-{search.method}" / f"trials-{about}{name}.jsonl"
+        about = f"step{int(state.step)}-{wanted.split}{experiment.config.scoring.images}-seed{wanted.seed}"
+        path = Path(wanted.directory) / f"search-{wanted.method}" / f"trials-{about}{name}.jsonl"
         with TrialLog(path, enabled=jax.process_index() == 0) as log:
-            options: dict[str, Any] = {"how": search.method, "share": sharding.from_leader}
+            options: dict[str, Any] = {"how": wanted.method, "share": sharding.from_leader}
             found |= searcher.found(run_search(searcher, score, log, space, cost, **options))
     if lacking := [name for name, limit in limits.items() if target_name(limit) not in found]:
         raise UserError(f"--budget {lacking[0]}: no trial within it. Give more --trials, or a larger budget.")
@@ -147,21 +168,21 @@ def _found(
 
 
 def _searchers(
-    search: Search, net: Supernet, resource: Resource, limits: list[float]
+    wanted: Search, net: Supernet, resource: Resource, limits: list[float]
 ) -> list[tuple[str, Searcher]]:
     """The searches that find the subnets of all limits, each with an ending for its log's name."""
     space, cost = net.space, resource.cost(net)
-    if search.method == "greedy":
+    if wanted.method == "greedy":
         return [("", greedy(space, cost, limits))]
-    if search.method == "bayes":
+    if wanted.method == "bayes":
         vectors = WidthVectors(net, resource)
-        options: dict[str, Any] = {"budgets": limits, "trials": search.trials, "seed": search.seed}
+        options: dict[str, Any] = {"budgets": limits, "trials": wanted.trials, "seed": wanted.seed}
         return [("", mobo(vectors.subnets, cost, space.largest, vectors.low, **options))]
-    population = min(POPULATION, search.trials)
-    generations = search.trials // population - 1
+    population = min(POPULATION, wanted.trials)
+    generations = wanted.trials // population - 1
 
     def evolve(limit: float) -> Searcher:
-        return evolution(space, cost, limit, population=population, generations=generations, seed=search.seed)
+        return evolution(space, cost, limit, population=population, generations=generations, seed=wanted.seed)
 
     return [(f"-{target_name(limit)}", evolve(limit)) for limit in limits]
 
@@ -181,10 +202,10 @@ def _visited(experiment: Experiment, state: TrainState, cost: Cost, limit: float
 
 
 def _save(
-    search: Search, budgets: Sequence[Budget], experiment: Experiment, rows: Sequence[FrontRow]
+    wanted: Search, budgets: Sequence[Budget], experiment: Experiment, rows: Sequence[FrontRow]
 ) -> None:
     """An architecture file for each budget, the rows, and a config that trains all of them as one S-Net."""
-    folder = Path(search.directory) / f"search-{search.method}"
+    folder = Path(wanted.directory) / f"search-{wanted.method}"
     config, space = experiment.config, experiment.net.space
     described = network(config, experiment.net.image_shape, experiment.dataset.info.num_classes)
     retrain = folder / "retrain.py"
@@ -194,14 +215,20 @@ def _save(
         subnet, budget = space.from_channels(row["channels"]), parse_budget(row["name"])
         costs = {"macs": row["macs"], "params": row["params"]}
         costs[budget.resource.name] = float(budget.resource.cost(experiment.net)(subnet))
-        how = {"method": search.method, "budget": row["name"], "trials": search.trials, "seed": search.seed}
+        how = {"method": wanted.method, "budget": row["name"]} | _drawn(wanted)
         accuracy = {"top1": row["top1"], "loss": row["loss"]}
         path = folder / f"{_file_name(row['name'])}.json"
         architecture.write(path, Architecture(described, row["channels"], costs, accuracy, how, command))
         paths.append(str(path))
     write_front(folder / "front.json", rows)
-    run, settings = str(Path(search.directory) / "config.json"), recipes.retraining(config)
+    run, settings = str(Path(wanted.directory) / "config.json"), recipes.retraining(config)
     write_atomic(retrain, RETRAIN.format(run=run, paths=paths, settings=settings))
+
+
+def _drawn(wanted: Search) -> dict[str, int]:
+    """What a random search depends on."""
+    used = {"trials": wanted.trials, "seed": wanted.seed}
+    return {name: value for name, value in used.items() if name not in UNUSED.get(wanted.method, ())}
 
 
 def _file_name(budget: str) -> str:

@@ -11,13 +11,13 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import math
 from collections.abc import Mapping
 from typing import Any
 
 from etils import epath
 
 from slimjax import files
+from slimjax.checks import check, integer, number
 from slimjax.errors import UserError
 from slimjax.files import write_atomic
 from slimjax.nn.space import Space, Subnet
@@ -54,8 +54,7 @@ class Architecture:
         if not isinstance(self.retrain, str):
             raise ValueError(f"retrain: expected a command, got {self.retrain!r}")
         for group, count in self.channels.items():
-            if not isinstance(count, int) or isinstance(count, bool) or count < 1:
-                raise ValueError(f"channels of {group!r}: expected a positive whole number, got {count!r}")
+            check(f"channels.{group}", count, integer(1))
         _check_numbers("costs", self.costs)
         if self.accuracy is not None:
             _check_object("accuracy", self.accuracy)
@@ -104,5 +103,4 @@ def _check_object(name: str, value: Any) -> None:
 
 def _check_numbers(name: str, values: Mapping[str, Any]) -> None:
     for key, value in values.items():
-        if not isinstance(value, int | float) or isinstance(value, bool) or not math.isfinite(value):
-            raise ValueError(f"{name}: expected a finite number for {key!r}, got {value!r}")
+        check(f"{name}.{key}", value, number())

@@ -166,13 +166,13 @@ def test_joslim_with_proposals_of_one_width_is_usnet():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"num_sampled": 0}, "algorithm.num_sampled: expected a whole number of at least 1, got 0"),
-        ({"ahead_steps": 4}, "algorithm.ahead_steps: expected a whole number from 0 to 3, got 4"),
-        ({"history": 10}, "algorithm.history: expected a whole number of at least 22, got 10"),
+        ({"num_sampled": 0}, "num_sampled: expected a whole number of at least 1, got 0"),
+        ({"ahead_steps": 4}, "ahead_steps: expected a whole number from 0 to 3, got 4"),
+        ({"history": 10}, "history: expected a whole number of at least 22, got 10"),
         ({"objective": "flops"}, "objective: expected one of macs, params"),
         ({"objective": "latency_ms"}, "latency_ms needs a table"),
-        ({"search": {"beta": -1}}, "beta: expected"),
-        ({"search": {"betta": 1}}, "algorithm.search: no betta. It has: beta"),
+        ({"search": {"beta": -1}}, r"^search\.beta: expected a number of at least 0, got -1\."),
+        ({"search": {"betta": 1}}, "search: no betta. It has: beta"),
     ],
 )
 def test_options_that_make_no_sense_are_refused(options, message):

@@ -137,7 +137,7 @@ def test_bench_rescore_reports_what_is_documented(monkeypatch):
     assert answer["macs_to_exact"] > answer["macs_to_masked"]
     assert answer["rungs"] < answer["programs"] <= 16
     assert json.loads(json.dumps(answer)) == answer
-    with pytest.raises(UserError, match="expected 1 or more"):
+    with pytest.raises(UserError, match=r"^subnets: expected a whole number of at least 1, got 0\.$"):
         rescore.run("resnet8", 0, 16, repeats=2)
 
 

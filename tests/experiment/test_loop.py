@@ -47,17 +47,17 @@ def test_train_writes_a_report_metrics_and_the_config(finished):
 
 def test_evaluate_reports_the_same_rows_as_training(finished):
     directory, rows = finished
-    assert evaluate.run(str(directory), None, None) == rows
+    assert evaluate.evaluate_subnets(str(directory), None, None) == rows
 
 
 def test_evaluate_takes_widths_that_training_did_not_report(finished):
-    row = evaluate.run(str(finished[0]), [0.43], None)[0]
+    row = evaluate.evaluate_subnets(str(finished[0]), [0.43], None)[0]
     assert row["width"] == 0.43
     assert row["channels"]["stage3"] == int(0.43 * 8)
 
 
 def test_evaluate_takes_a_subnet_that_is_not_uniform(finished):
-    row = evaluate.run(str(finished[0]), None, {"stage1": 2, "stage3": 5})[0]
+    row = evaluate.evaluate_subnets(str(finished[0]), None, {"stage1": 2, "stage3": 5})[0]
     assert row["width"] is None
     assert (row["channels"]["stage1"], row["channels"]["stage2"], row["channels"]["stage3"]) == (2, 4, 5)
 

@@ -90,7 +90,9 @@ def test_interpolation_between_middles_of_steps_is_unbiased():
 def test_another_batch_has_readings_of_its_own(folder, table):
     network = {"name": "resnet8", "image_size": 8}
     paths = {
-        profile.Settings(network, "roofline:a100", batch, cache=str(folder)).readings({"device": "x"})._path
+        profile.ProfileRequest(network, "roofline:a100", batch, cache=str(folder))
+        .readings({"device": "x"})
+        ._path
         for batch in (4, 8)
     }
     assert len(paths) == 2
@@ -157,11 +159,11 @@ def test_measuring_the_cpu_in_a_child_process_gives_a_table(folder, capsys):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--target", "tpu-v9"], "unknown target 'tpu-v9'. Known: cpu, gpu, tpu, tpu-v4"),
+        (["--target", "tpu-v9"], "--target: expected one of cpu, gpu, tpu, tpu-v4"),
         (["--target", "gpu"], "no gpu is attached here"),
-        (["--target", "cpu", "--points", "2"], "--points: expected 3 or more, got 2"),
-        (["--target", "cpu", "--batch", "0"], "--batch: expected 1 or more, got 0"),
-        (["--target", "cpu", "--timeout", "0"], "--timeout: expected more than 0 seconds, got 0"),
+        (["--target", "cpu", "--points", "2"], "--points: expected a whole number of at least 3, got 2"),
+        (["--target", "cpu", "--batch", "0"], "--batch: expected a whole number of at least 1, got 0"),
+        (["--target", "cpu", "--timeout", "0"], "--timeout: expected a number above 0, got 0.0"),
     ],
 )
 def test_what_cannot_be_profiled_is_said_in_one_message(arguments, message, folder, capsys):

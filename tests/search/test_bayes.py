@@ -13,7 +13,7 @@ from slimjax.bench import search as bench
 from slimjax.errors import UserError
 from slimjax.search import bayes, pareto
 from slimjax.search.acquisition import Tchebyshev, TrueCost
-from slimjax.search.settings import Settings
+from slimjax.search.bayes_options import BayesOptions
 from slimjax.verbs import cli
 
 LOW = 0.25
@@ -30,7 +30,7 @@ def visited(n, dims, seed=0):
 def proposal(n=30, dims=6, seed=0, **options):
     chain, widths, losses = visited(n, dims, seed)
     rng = np.random.default_rng(seed + 100)
-    return bayes.propose(widths, losses, chain.cost, bench.LOW, rng, Settings(**options))
+    return bayes.propose(widths, losses, chain.cost, bench.LOW, rng, BayesOptions(**options))
 
 
 class Known:
@@ -62,7 +62,9 @@ class Known:
             new = bayes.prior(i, self.dims, LOW, rng)
             if new is None:
                 seen = np.array(widths)
-                found = bayes.propose(seen, self.loss(seen), self.cost, LOW, rng, Settings(**options), start)
+                found = bayes.propose(
+                    seen, self.loss(seen), self.cost, LOW, rng, BayesOptions(**options), start
+                )
                 new, start = found.widths, found.warm
             widths.append(new)
         return np.array(widths)
@@ -74,25 +76,25 @@ class Known:
 @pytest.mark.parametrize(
     ("option", "value", "expected"),
     [
-        ("beta", -1, "a number of 0 or more"),
-        ("beta", float("nan"), "a number of 0 or more"),
-        ("baseline", "low", "a number"),
-        ("iterations", 0, "a positive integer"),
-        ("iterations", 2.5, "a positive integer"),
-        ("tolerance", 0, r"a number in \(0, 1\]"),
-        ("restarts", True, "a positive integer"),
-        ("raw_samples", 0, "a positive integer"),
-        ("targets", 1, "an integer of 2 or more"),
+        ("beta", -1, "a number of at least 0"),
+        ("beta", float("nan"), "a number of at least 0"),
+        ("baseline", "low", "a finite number"),
+        ("iterations", 0, "a whole number of at least 1"),
+        ("iterations", 2.5, "a whole number of at least 1"),
+        ("tolerance", 0, "a number above 0 and up to 1"),
+        ("restarts", True, "a whole number of at least 1"),
+        ("raw_samples", 0, "a whole number of at least 1"),
+        ("targets", 1, "a whole number of at least 2"),
         ("cost_model", "table", "one of gp, exact"),
         ("bound", "mean", "one of upper, lower"),
         ("ard", 1, "True or False"),
         ("target_rule", "area", "one of uniform, pareto"),
-        ("history_cap", 1, "None or an integer of 2 or more"),
+        ("history_cap", 1, "a whole number of at least 2, or None"),
     ],
 )
 def test_illegal_option_is_refused_by_name(option, value, expected):
-    with pytest.raises(UserError, match=rf"algorithm\.{option}: expected {expected}, got {value!r}\."):
-        Settings(**{option: value})
+    with pytest.raises(UserError, match=rf"^{option}: expected {expected}, got {value!r}\."):
+        BayesOptions(**{option: value})
 
 
 def test_first_proposals_are_uniform_widths_and_the_full_network():
@@ -126,7 +128,7 @@ def test_proposals_hit_their_targets(n, dims):
 
 def test_ratio_is_the_true_cost_of_widths_within_the_box():
     chain, widths, losses = visited(30, 6)
-    found = bayes.propose(widths, losses, chain.cost, bench.LOW, np.random.default_rng(1), Settings())
+    found = bayes.propose(widths, losses, chain.cost, bench.LOW, np.random.default_rng(1), BayesOptions())
     assert found.ratio == chain.cost(found.widths)
     assert ((found.widths >= bench.LOW) & (found.widths <= 1)).all()
 
@@ -304,7 +306,7 @@ def test_warm_start_is_used_and_ends_where_a_cold_one_does(monkeypatch):
 
     def again(start):
         rng = np.random.default_rng(1)
-        return bayes.propose(widths, losses, chain.cost, bench.LOW, rng, Settings(), start)
+        return bayes.propose(widths, losses, chain.cost, bench.LOW, rng, BayesOptions(), start)
 
     cold = again(None)
     near = bayes.Warm(*(bayes.gp.Hyper.of_log(hyper.log() + 0.2) for hyper in cold.warm))
@@ -349,7 +351,7 @@ def test_no_history_gives_a_random_proposal_of_the_target_cost(caplog):
 
     def first():
         none = np.empty((0, 5)), np.empty(0)
-        return bayes.propose(*none, cost, bench.LOW, np.random.default_rng(0), Settings())
+        return bayes.propose(*none, cost, bench.LOW, np.random.default_rng(0), BayesOptions())
 
     with caplog.at_level(logging.WARNING):
         found = first()
@@ -385,8 +387,8 @@ def poisoned(kind):
 )
 def test_poisoned_history_still_gives_a_proposal(kind, cost_model, target_rule):
     chain, _, _ = visited(25, 5)
-    settings = Settings(cost_model=cost_model, target_rule=target_rule)
-    found = bayes.propose(*poisoned(kind), chain.cost, bench.LOW, np.random.default_rng(0), settings)
+    options = BayesOptions(cost_model=cost_model, target_rule=target_rule)
+    found = bayes.propose(*poisoned(kind), chain.cost, bench.LOW, np.random.default_rng(0), options)
     assert ((found.widths >= bench.LOW) & (found.widths <= 1)).all()
     assert found.hit
 
@@ -398,7 +400,7 @@ def test_failed_trials_are_left_out_and_counted(caplog):
     good = np.isfinite(failed)
 
     def widths_of(*data):
-        return bayes.propose(*data, chain.cost, bench.LOW, np.random.default_rng(0), Settings()).widths
+        return bayes.propose(*data, chain.cost, bench.LOW, np.random.default_rng(0), BayesOptions()).widths
 
     with caplog.at_level(logging.WARNING):
         found = widths_of(widths, failed)
@@ -419,7 +421,7 @@ def test_failed_fit_is_logged_and_gives_a_random_proposal(monkeypatch, caplog):
 
 def test_shapes_that_do_not_match_are_refused():
     with pytest.raises(ValueError, match=r"widths \[n, d\] and losses \[n\]"):
-        bayes.propose(np.ones((3, 2)), np.ones(2), np.sum, 0.5, np.random.default_rng(0), Settings())
+        bayes.propose(np.ones((3, 2)), np.ones(2), np.sum, 0.5, np.random.default_rng(0), BayesOptions())
 
 
 def test_bench_search_answers(capsys):

@@ -1,5 +1,6 @@
 """The command line under bad input: one message that says what is wrong, exit code 2, nothing on stdout."""
 
+import functools
 import json
 import os
 import subprocess
@@ -10,16 +11,19 @@ import jax
 import numpy as np
 import pytest
 
+from helpers.commands import refusal
 from helpers.paths import CONFIGS, REPOSITORY
 from helpers.runs import untrained
 from slimjax.errors import UserError
 from slimjax.experiment import config_file
 from slimjax.experiment.build import build
 from slimjax.experiment.config import validate
-from slimjax.verbs import cli, cost, evaluate
+from slimjax.verbs import cli, evaluate
+from slimjax.verbs.cost import cost_of
 
 DIGITS = str(CONFIGS / "digits_resnet8_usnet.py")
 SNET = str(CONFIGS / "digits_resnet8_snet.py")
+JOSLIM = str(CONFIGS / "digits_resnet8_joslim.py")
 CIFAR = str(CONFIGS / "cifar10_resnet20_usnet.py")
 
 
@@ -37,15 +41,7 @@ def nothing_outside(tmp_path, monkeypatch):
 def refused(capsys):
     """Returns a function: arguments -> the message with which they are refused."""
 
-    def call(*arguments: str) -> str:
-        code = cli.main(arguments)
-        out, err = capsys.readouterr()
-        assert (code, out) == (2, "")
-        assert err.startswith("slimjax")
-        assert err.count(": error: ") == 1
-        return err
-
-    return call
+    return functools.partial(refusal, capsys)
 
 
 @pytest.fixture
@@ -94,7 +90,7 @@ def test_arguments_that_no_verb_knows_are_refused(refused, arguments, parts):
     [
         (
             ["--model", "resnet-20"],
-            ["unknown name 'resnet-20'", "Did you mean 'resnet20'?", "us_mobilenet_v1"],
+            ["--model: unknown model 'resnet-20'", "Did you mean 'resnet20'?", "us_mobilenet_v1"],
         ),
         (["--width", "1.5"], ["--width: expected a number above 0 and up to 1, got 1.5"]),
         (["--width", "0"], ["--width", "got 0"]),
@@ -109,13 +105,16 @@ def test_arguments_that_no_verb_knows_are_refused(refused, arguments, parts):
         ),
         (["--subnet", "{"], ["--subnet: expected JSON", "got '{'"]),
         (["--subnet", "[8, 8]"], ['expected an object {"group": channels}, got [8, 8]']),
-        (["--subnet", '{"stage9": 8}'], ["unknown groups ['stage9']", "Groups of this network: stage1"]),
+        (
+            ["--subnet", '{"stage9": 8}'],
+            ["--subnet: unknown groups ['stage9']", "Groups of this network: stage1"],
+        ),
         (["--subnet", '{"stage1": 3}'], ["stage1: 3 (legal: 4 to 16 in steps of 1)"]),
         (["--subnet", '{"stage1": 17}'], ["stage1: 17 (legal: 4 to 16"]),
         (["--subnet", '{"stage1": 8.5}'], ["stage1: 8.5 (legal"]),
         (["--subnet", '{"stage1": "8"}'], ["stage1: '8' (legal"]),
-        (["--multiplier", "0"], ["--multiplier: expected a positive number, got 0"]),
-        (["--multiplier", "nan"], ["--multiplier: expected a positive number, got nan"]),
+        (["--multiplier", "0"], ["--multiplier: expected a number above 0, got 0"]),
+        (["--multiplier", "nan"], ["--multiplier: expected a number above 0, got nan"]),
         (["--multiplier", "1.5"], ["--multiplier: expected a whole number for resnet20, got 1.5"]),
         (["--model", "resnet50", "--multiplier", "1.5"], ["unknown fields ['multiplier']"]),
         (["--model", "s_shufflenet", "--width", "2.5"], ["expected a number above 0 and up to 2, got 2.5"]),
@@ -123,9 +122,9 @@ def test_arguments_that_no_verb_knows_are_refused(refused, arguments, parts):
             ["--model", "s_shufflenet", "--subnet", '{"stem": 25}'],
             ["stem: 25 (legal: 12 to 48 in steps of 3)"],
         ),
-        (["--num-classes", "-1"], ["--num-classes: expected a positive number, got -1"]),
-        (["--image-size", "0"], ["--image-size: expected a positive number, got 0"]),
-        (["--divisor", "0"], ["--divisor: expected a positive number, got 0"]),
+        (["--num-classes", "-1"], ["--num-classes: expected a number above 0, got -1"]),
+        (["--image-size", "0"], ["--image-size: expected a number above 0, got 0"]),
+        (["--divisor", "0"], ["--divisor: expected a number above 0, got 0"]),
         (["--divisor", "4", "--subnet", '{"stage1": 6}'], ["stage1: 6 (legal: 4 to 16 in steps of 4)"]),
     ],
 )
@@ -143,23 +142,23 @@ def test_cost_refuses_channels_off_the_grid(refused):
 def test_cost_prints_one_line_of_json(capsys):
     assert cli.main(["cost", "--model", "resnet20", "--width", "0.5", "--json"]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert [json.loads(line) for line in lines] == [cost.run("resnet20", width=0.5)]
+    assert [json.loads(line) for line in lines] == [cost_of("resnet20", width=0.5)]
 
 
 def test_cost_of_a_variant_is_that_of_its_channels(capsys):
     assert cli.main(["cost", "--model", "autoslim_mobilenet_v1", "--variant", "150M", "--json"]) == 0
     answer = json.loads(capsys.readouterr().out)
     assert (answer["variant"], answer["width"], answer["macs"]) == ("150M", None, 149_861_584)
-    subnet = cost.run("autoslim_mobilenet_v1", subnet=answer["channels"])
+    subnet = cost_of("autoslim_mobilenet_v1", subnet=answer["channels"])
     assert {**subnet, "variant": "150M"} == answer
 
 
 def test_cost_is_of_the_full_network_by_default():
-    assert cost.run("s_shufflenet") == cost.run("s_shufflenet", width=2.0)
+    assert cost_of("s_shufflenet") == cost_of("s_shufflenet", width=2.0)
 
 
 def test_cost_answers_below_the_trained_range():
-    assert cost.run("us_mobilenet_v2", width=0.25)["macs"] < 59_348_528
+    assert cost_of("us_mobilenet_v2", width=0.25)["macs"] < 59_348_528
 
 
 def test_cost_prints_units_for_people(capsys):
@@ -180,14 +179,17 @@ def test_cost_prints_units_for_people(capsys):
         ("batch_size=4", ["config.batch_size: no such field", "Did you mean train.batch_size"]),
         ("optimizer.learning_rat=1", ["Did you mean optimizer.learning_rate?"]),
         ("algorithm.num_subnet=3", ["usnet has no num_subnet", "num_subnets"]),
-        ("algorithm.num_subnets=0", ["algorithm.num_subnets: expected at least 1", "got 0"]),
-        ("algorithm.student_target=x", ["student_target", "labels, teacher, both", "'x'"]),
+        ("algorithm.num_subnets=0", ["config.algorithm.num_subnets: expected at least 1", "got 0"]),
+        (
+            "algorithm.student_target=x",
+            ["config.algorithm.student_target: expected one of labels", "both, got 'x'"],
+        ),
         ("model.options.chanels=1", ["unknown fields ['chanels']", "channels"]),
         ("model.options.stem_stride=two", ["config.model.options.stem_stride: expected int; got 'two'"]),
         ("model.options.channels=(0,8,8)", ["expected at least 1 channel, got 0"]),
         ("train.batch_size=64.5", ["--config.train.batch_size=64.5", "int"]),
         ("train=3", ["--config.train=3", "not a dict"]),
-        ("train.batch_size=-4", ["config.train.batch_size: expected an integer >= 1; got -4"]),
+        ("train.batch_size=-4", ["config.train.batch_size: expected a whole number of at least 1, got -4"]),
         (
             "train.batch_size=63",
             ["config.train.batch_size: expected a multiple of 8", "got 63", "Nearest: 64"],
@@ -196,7 +198,7 @@ def test_cost_prints_units_for_people(capsys):
         ("calibration.images=100", ["calibration.images: expected a multiple", "(128)", "got 100"]),
         (
             "optimizer.learning_rate=nan",
-            ["config.optimizer.learning_rate: expected a number above 0; got nan"],
+            ["config.optimizer.learning_rate: expected a number above 0, got nan"],
         ),
         ("optimizer.schedule=step", ["config.optimizer.schedule", "multistep", "'step'"]),
         ("model.name=resnet21", ["config.model.name: expected one of", "resnet20", "got 'resnet21'"]),
@@ -217,6 +219,19 @@ def test_train_refuses_override(refused, tmp_path, override, parts):
     message = refused("train", "--config", DIGITS, "--workdir", str(tmp_path / "run"), f"--config.{override}")
     assert all(part in message for part in parts), message
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("history=10", "config.algorithm.history: expected a whole number of at least 22, got 10."),
+        ("search.beta=-1", "config.algorithm.search.beta: expected a number of at least 0, got -1."),
+        ("search.betta=1", "config.algorithm.search: no betta. It has: beta, "),
+    ],
+)
+def test_options_of_an_algorithm_are_named_as_the_user_writes_them(refused, tmp_path, override, message):
+    arguments = ["--workdir", str(tmp_path / "run"), f"--config.algorithm.{override}"]
+    assert f": error: {message}" in refused("train", "--config", JOSLIM, *arguments)
 
 
 def test_train_refuses_an_override_without_equals_sign(refused, tmp_path):
@@ -353,8 +368,8 @@ def test_evaluate_refuses_a_run_without_a_checkpoint(refused, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "parts"),
     [
-        (["--widths", "0.2"], ["width: expected a number from 0.25 to 1, got 0.2"]),
-        (["--widths", "0.5,1.01"], ["expected a number from 0.25 to 1, got 1.01"]),
+        (["--widths", "0.2"], ["--widths: expected a number from 0.25 to 1, got 0.2"]),
+        (["--widths", "0.5,1.01"], ["--widths: expected a number from 0.25 to 1, got 1.01"]),
         (["--widths", "nan"], ["got nan"]),
         (["--widths", "half"], ["--widths: expected numbers such as 0.25,0.5,1, got 'half'"]),
         (["--subnet", '{"stage4": 8}'], ["unknown groups ['stage4']"]),

@@ -237,7 +237,7 @@ def test_suggestions_are_legal_configs():
 @pytest.mark.usefixtures("eight_cpus")
 def test_step_that_the_compiler_refuses_for_memory_is_an_answer(refuses):
     refuses(OUT_OF_MEMORY)
-    (answer,) = compile.run({"tiny.py": tiny()}, "v5e:2x4")
+    (answer,) = compile.compile_configs({"tiny.py": tiny()}, "v5e:2x4")
     assert answer["fits"] is False
     assert answer["peak_bytes"] == round(21.64 * GIB)
     assert answer["suggestions"] == compile.suggest(tiny(), Slice.parse("v5e:2x4"), round(21.64 * GIB))
@@ -249,7 +249,7 @@ def test_step_that_the_compiler_refuses_for_memory_is_an_answer(refuses):
 def test_step_fits_if_it_needs_no_more_than_the_compiler_grants(yields, peak):
     """Programs may fit one by one, and not together with the batches that wait."""
     yields(peak)
-    (answer,) = compile.run({"tiny.py": tiny()}, "v5e:2x4")
+    (answer,) = compile.compile_configs({"tiny.py": tiny()}, "v5e:2x4")
     assert answer["peak_bytes"] == peak
     assert answer["fits"] == (peak < 15.75 * GIB)
     assert bool(answer["suggestions"]) == (not answer["fits"])
@@ -346,7 +346,7 @@ def test_step_that_the_tpu_compiler_refuses_for_memory_does_not_fit():
     config = tiny(batch_size=8192)
     config.data.image_size = 128
     config.model.options = {"channels": (64, 128, 256)}
-    (answer,) = compile.run({"large": config}, "v5e:2x2")
+    (answer,) = compile.compile_configs({"large": config}, "v5e:2x2")
     assert answer["fits"] is False
     assert answer["peak_bytes"] > 15.75 * GIB
     assert answer["suggestions"][0].startswith("--config.train.micro_batches=")
@@ -360,7 +360,7 @@ def test_config_is_compiled_for_a_slice_that_is_not_there():
     Each subnet averages its statistics over the devices once a micro-batch; gradients cross them once.
     """
     configs = {"one": tiny(), "two": tiny(batch_size=128, micro_batches=2)}
-    one, two = compile.run(configs, "v5e:2x2")
+    one, two = compile.compile_configs(configs, "v5e:2x2")
     assert one["chips"] == 4
     assert one["fits"]
     assert [answer["collectives"]["all-reduce"]["count"] for answer in (one, two)] == [1 + 2, 1 + 2 * 2]

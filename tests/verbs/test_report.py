@@ -13,8 +13,8 @@ from slimjax.cost import latency
 from slimjax.errors import UserError
 from slimjax.experiment import build, config_file
 from slimjax.search.trials import Trial, TrialLog
-from slimjax.verbs import cli, report
-from slimjax.verbs.report import Run
+from slimjax.verbs import cli, fronts
+from slimjax.verbs.fronts import Run
 
 
 def row(loss, macs, top1=0.5):
@@ -25,7 +25,7 @@ def test_area_and_hypervolume_over_the_common_range():
     """From 20 MACs, which both have, to 100: one run loses 2, then 1 from 60 on; the other 4 throughout."""
     better = Run("better", [row(3.0, 10), row(2.0, 20), row(1.0, 60), row(1.5, 100)], [])
     worse = Run("worse", [row(4.0, 20), row(4.0, 90)], [])
-    first, second = report.compare([better, worse])
+    first, second = fronts.compare([better, worse])
     assert first["area"] == pytest.approx(1.5)
     assert second["area"] == pytest.approx(4.0)
     assert second["hypervolume"] == 0
@@ -36,7 +36,7 @@ def test_area_and_hypervolume_over_the_common_range():
 def test_a_run_that_is_better_everywhere_has_the_smaller_area():
     base = [row(1 / share, 1000 * share) for share in (0.2, 0.4, 0.6, 1.0)]
     lower = [{**r, "loss": 0.9 * r["loss"]} for r in base]
-    first, second = report.compare([Run("a", base, []), Run("b", lower, [])])
+    first, second = fronts.compare([Run("a", base, []), Run("b", lower, [])])
     assert second["area"] < first["area"]
     assert second["hypervolume"] > first["hypervolume"]
 
@@ -67,22 +67,22 @@ def test_report_draws_all_runs_and_their_visits(two_runs, tmp_path, capsys):
 def test_runs_of_one_name_are_told_apart(two_runs, tmp_path):
     (tmp_path / "other").mkdir()
     twin = (tmp_path / "first").rename(tmp_path / "other" / "second")
-    answer = report.write(tmp_path / "page.html", [str(twin), two_runs[1]], "")
+    answer = fronts.write(tmp_path / "page.html", [str(twin), two_runs[1]], "")
     assert [run["run"] for run in answer] == [str(twin), two_runs[1]]
 
 
 def test_directories_without_a_front_are_refused(two_runs, tmp_path):
     with pytest.raises(UserError, match=r"no front\.json"):
-        report.load(str(tmp_path))
+        fronts.load(str(tmp_path))
     broken = tmp_path / "first" / "front.json"
     broken.write_text('[{"loss": 1}]')
     with pytest.raises(UserError, match="expected rows with loss and macs"):
-        report.load(two_runs[0])
+        fronts.load(two_runs[0])
 
 
 def test_more_runs_than_colours_are_refused(two_runs, tmp_path):
     with pytest.raises(UserError, match="at most 4 runs, got 5"):
-        report.write(tmp_path / "page.html", [two_runs[0]] * 5, "")
+        fronts.write(tmp_path / "page.html", [two_runs[0]] * 5, "")
 
 
 GROUPS = ("stage1", "stage1/block1", "stage2/block1", "stage2", "stage3/block1", "stage3")
@@ -99,7 +99,7 @@ def write_run(folder: Path, rows) -> str:
 
 
 def panels(*runs):
-    return report._fronts(
+    return fronts._fronts(
         [Run(f"run{i}", rows, []) for i, rows in enumerate(runs)], "macs", "MACs", "MACs"
     ).panels
 
@@ -121,7 +121,7 @@ def test_channels_are_shares_of_the_most_that_any_run_keeps():
 
 def test_the_page_has_a_picture_of_channels_with_every_group_and_run(tmp_path):
     runs = [write_run(tmp_path / name, [kept(10, *[4] * 6), kept(20, *[8] * 6)]) for name in ("one", "two")]
-    report.write(tmp_path / "page.html", runs, "")
+    fronts.write(tmp_path / "page.html", runs, "")
     picture = (tmp_path / "page.html").read_text().split("<figure>")[2]
     texts = re.findall(r"<text[^>]*>([^<]*)</text>", picture)
     assert {*GROUPS, "one", "two"} <= set(texts)
@@ -134,7 +134,7 @@ def test_a_run_of_other_groups_is_left_out_of_the_channels_and_named(tmp_path):
         write_run(tmp_path / "one", [kept(10, *[4] * 6)]),
         write_run(tmp_path / "two", [kept(10, *[4] * 6, groups=others)]),
     ]
-    report.write(tmp_path / "page.html", runs, "")
+    fronts.write(tmp_path / "page.html", runs, "")
     page = (tmp_path / "page.html").read_text()
     assert "two is not in the pictures of channels: its groups are not those of one." in page
     assert "other0" not in page
@@ -175,7 +175,7 @@ def test_with_a_table_fronts_are_drawn_over_milliseconds_too(timed, tmp_path, ca
 
 def test_rows_get_the_milliseconds_of_their_runs_network(timed):
     directory, table, expected = timed
-    rows = report.load(directory, latency.load(table)).rows
+    rows = fronts.load(directory, latency.load(table)).rows
     assert [r["latency_ms"] for r in rows] == pytest.approx(expected.tolist())
 
 

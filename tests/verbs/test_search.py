@@ -27,7 +27,7 @@ BUDGETS = ("macs<=0.5", "macs<=0.25")
 
 @pytest.mark.parametrize("method", sorted(METHODS))
 def test_found_subnets_fit_their_budgets_and_are_written_down(trained, method):
-    rows = search.run(Search(trained, BUDGETS, method, trials=30))
+    rows = search.search(Search(trained, BUDGETS, method, trials=30))
     full = build(search.load_config(trained)).net
     most = float(full.macs(full.space.largest))
     assert {row["name"] for row in rows} == set(BUDGETS)
@@ -42,7 +42,7 @@ def test_found_subnets_fit_their_budgets_and_are_written_down(trained, method):
 
 
 def test_found_subnets_can_be_trained_as_one_snet(trained):
-    search.run(Search(trained, BUDGETS, "history"))
+    search.search(Search(trained, BUDGETS, "history"))
     path = f"{trained}/search-history/retrain.py"
     assert path in architecture.load(f"{trained}/search-history/macs-0.5.json").retrain
     config = config_file.load(path, [])
@@ -57,7 +57,7 @@ def test_found_subnets_can_be_trained_as_one_snet(trained):
 def test_a_stopped_search_goes_on(trained, monkeypatch):
     """Stopped at the fourth request for scores, it ends with the log of a search that was not."""
     unbroken = Search(trained, ("macs<=0.4",), "bayes", trials=25, seed=1)
-    rows = search.run(unbroken)
+    rows = search.search(unbroken)
     log = f"{trained}/search-bayes/trials-step24-holdout64-seed1.jsonl"
     whole = trials.read(log)
     assert len(whole) == 50
@@ -79,8 +79,8 @@ def test_a_stopped_search_goes_on(trained, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(Prober, "at", failing)
         with pytest.raises(KeyboardInterrupt):
-            search.run(unbroken)
-    assert search.run(unbroken) == rows
+            search.search(unbroken)
+    assert search.search(unbroken) == rows
     again = trials.read(log)
     assert [(t.trial, t.state, t.channels, t.score) for t in again] == [
         (t.trial, t.state, t.channels, t.score) for t in whole
@@ -96,14 +96,14 @@ def test_a_stopped_search_goes_on(trained, monkeypatch):
         ({"budgets": ("latency_ms<=3",)}, "latency_ms needs a table"),
         ({"budgets": ("macs<=0.001",), "method": "evolution"}, "budget: expected a cost of at least"),
         ({"budgets": ("macs<=0.001",), "method": "history"}, "none within"),
-        ({"trials": 0}, "--trials: expected a whole number of at least 1, got 0"),
-        ({"images": 0}, "--images: expected a whole number of at least 2, got 0"),
+        ({"trials": 0}, "trials: expected a whole number of at least 1, got 0"),
+        ({"images": 0}, "images: expected a whole number of at least 2, got 0"),
         ({"images": 1000}, "expected at most 200 .in the split holdout"),
     ],
 )
 def test_what_cannot_be_searched_is_refused(trained, changes, message):
     with pytest.raises(UserError, match=message):
-        search.run(Search(**{"directory": trained, "budgets": BUDGETS, "trials": 30, **changes}))
+        search.search(Search(**{"directory": trained, "budgets": BUDGETS, "trials": 30, **changes}))
 
 
 @pytest.fixture
@@ -118,13 +118,18 @@ def held_nothing_out(trained, tmp_path):
 
 def test_a_run_that_held_nothing_out_is_searched_on_its_training_images(held_nothing_out):
     wanted = Search(str(held_nothing_out), ("macs<=0.9",), "greedy", split="train")
-    assert [row["name"] for row in search.run(wanted)] == ["macs<=0.9"]
+    assert [row["name"] for row in search.search(wanted)] == ["macs<=0.9"]
     assert (held_nothing_out / "search-greedy/trials-step24-train64-seed0.jsonl").exists()
+
+
+def test_a_history_needs_no_images_to_score_on(held_nothing_out):
+    wanted = Search(str(held_nothing_out), ("macs<=0.9",), "history")
+    assert [row["name"] for row in search.search(wanted)] == ["macs<=0.9"]
 
 
 def test_a_run_that_held_nothing_out_is_searched_so_only_if_asked_for(held_nothing_out):
     with pytest.raises(UserError, match=r"has held no training images out\. Search it with --split train"):
-        search.run(Search(str(held_nothing_out), ("macs<=0.9",), "greedy"))
+        search.search(Search(str(held_nothing_out), ("macs<=0.9",), "greedy"))
 
 
 def test_a_network_that_runs_at_its_switches_only_is_refused(tmp_path):
@@ -134,7 +139,7 @@ def test_a_network_that_runs_at_its_switches_only_is_refused(tmp_path):
     config.evaluation.widths = (1.0,)
     untrained(config, tmp_path)
     with pytest.raises(UserError, match="private to its switches"):
-        search.run(Search(str(tmp_path), BUDGETS, trials=30))
+        search.search(Search(str(tmp_path), BUDGETS, trials=30))
 
 
 def test_budgets_keep_every_digit_and_read_as_they_are_written():
@@ -145,7 +150,7 @@ def test_budgets_keep_every_digit_and_read_as_they_are_written():
 def test_images_are_read_once_for_a_whole_search(trained, monkeypatch):
     real, calls = Experiment.scoring_batch, []
     monkeypatch.setattr(Experiment, "scoring_batch", lambda *a: calls.append(1) or real(*a))
-    search.run(Search(trained, ("macs<=0.5",), "greedy", seed=7))
+    search.search(Search(trained, ("macs<=0.5",), "greedy", seed=7))
     assert len(calls) == 1
 
 

@@ -42,7 +42,7 @@ def test_found_subnets_are_within_their_milliseconds(trained, net, table, method
     least, most = ends(net, table)
     limits = [f"{least + share * (most - least):.4g}" for share in (0.1, 0.5)]
     budgets = tuple(f"latency_ms<={limit}@{table}" for limit in limits)
-    rows = search.run(Search(trained, budgets, method, trials=30))
+    rows = search.search(Search(trained, budgets, method, trials=30))
     cost = net.latency(latency.load(table))
     assert [row["name"] for row in rows] == list(budgets)
     for row, limit in zip(rows, limits, strict=True):
@@ -61,7 +61,7 @@ def test_a_better_subnet_that_takes_longer_is_passed_over(trained, net, table, m
     least, most = ends(net, table)
     limit = f"{(least + most) / 2:.4g}"
     wanted = Search(trained, (f"latency_ms<={limit}@{table}",), "bayes", trials=30, seed=3)
-    (row,) = search.run(wanted)
+    (row,) = search.search(wanted)
     log = trials.latest(trials.read(f"{trained}/search-bayes/trials-step24-holdout64-seed3.jsonl"))
     ms = {number: trial.cost for number, trial in log.items()}
     best = min((n for n in log if ms[n] <= float(limit)), key=lambda n: log[n].score)
@@ -85,7 +85,7 @@ def test_a_better_visited_subnet_that_takes_longer_is_passed_over(net, table):
 
 
 def test_the_architecture_file_has_the_latency_and_the_network(trained, net, table):
-    search.run(Search(trained, (f"latency_ms<=100@{table}",), "history"))
+    search.search(Search(trained, (f"latency_ms<=100@{table}",), "history"))
     found = architecture.load(f"{trained}/search-history/latency_ms-100.json")
     expected = net.latency(latency.load(table))(found.subnet(net.space))
     assert found.costs["latency_ms"] == pytest.approx(float(expected))
@@ -97,19 +97,19 @@ def test_the_architecture_file_has_the_latency_and_the_network(trained, net, tab
 @pytest.mark.parametrize(
     ("method", "message"),
     [
-        ("bayes", "--budget: expected a cost of at least {least:.10g}, got 0.01"),
-        ("greedy", "--budget: expected a cost of at least {least:.10g}, got 0.01"),
-        ("evolution", "--budget: expected a cost of at least {least:.10g}, got 0.01"),
+        ("bayes", "budget: expected a cost of at least {least:.10g}, got 0.01"),
+        ("greedy", "budget: expected a cost of at least {least:.10g}, got 0.01"),
+        ("evolution", "budget: expected a cost of at least {least:.10g}, got 0.01"),
         ("history", "none within latency_ms<=0.01@"),
     ],
 )
 def test_milliseconds_below_the_smallest_subnets_are_refused(trained, net, table, method, message):
     with pytest.raises(UserError) as refused:
-        search.run(Search(trained, (f"latency_ms<=0.01@{table}",), method))
+        search.search(Search(trained, (f"latency_ms<=0.01@{table}",), method))
     assert message.format(least=ends(net, table)[0]) in str(refused.value)
 
 
 def test_a_table_of_another_network_is_refused_with_what_to_profile(trained, tmp_path):
     other = save_table(tmp_path / "other.json", named("resnet20"), "resnet20")
     with pytest.raises(UserError, match=r"lacks \d+ units of this network(.|\n)*slimjax profile"):
-        search.run(Search(trained, (f"latency_ms<=1@{other}",)))
+        search.search(Search(trained, (f"latency_ms<=1@{other}",)))

@@ -75,12 +75,12 @@ def edit(path, **changes) -> None:
         ({"channels": "absent", "how": "absent"}, "lacks channels, how"),
         ({"colour": 1}, "unknown keys colour; expected accuracy, channels"),
         ({"channels": [16, 24]}, "channels: expected an object"),
-        ({"channels": {"a": 16.5}}, "channels of 'a': expected a positive whole number, got 16.5"),
-        ({"channels": {"a": 0}}, "expected a positive whole number, got 0"),
-        ({"channels": {"a": True}}, "expected a positive whole number, got True"),
-        ({"costs": {"macs": "many"}}, "costs: expected a finite number for 'macs', got 'many'"),
+        ({"channels": {"a": 16.5}}, "channels.a: expected a whole number of at least 1, got 16.5"),
+        ({"channels": {"a": 0}}, "channels.a: expected a whole number of at least 1, got 0"),
+        ({"channels": {"a": True}}, "channels.a: expected a whole number of at least 1, got True"),
+        ({"costs": {"macs": "many"}}, "costs.macs: expected a finite number, got 'many'"),
         ({"costs": {"macs": math.nan}}, "NaN is not a finite number"),
-        ({"accuracy": {"top1": None}}, "accuracy: expected a finite number for 'top1', got None"),
+        ({"accuracy": {"top1": None}}, "accuracy.top1: expected a finite number, got None"),
         ({"accuracy": 0.5}, "accuracy: expected an object"),
         ({"network": "resnet20"}, "network: expected an object"),
         ({"retrain": None}, "retrain: expected a command"),
@@ -101,7 +101,7 @@ def test_a_file_that_is_not_there_or_cut_off_is_refused(path):
 
 
 def test_costs_that_are_not_finite_are_refused():
-    with pytest.raises(ValueError, match="costs: expected a finite number for 'macs', got inf"):
+    with pytest.raises(ValueError, match=r"costs\.macs: expected a finite number, got inf"):
         Architecture({}, {"a": 16}, {"macs": math.inf})
 
 

@@ -15,7 +15,7 @@ from slimjax.bench.claims import arms
 from slimjax.bench.claims.outcome import Claim, Measured
 from slimjax.bench.claims.search import AUTOSLIM, BIGNAS, JOSLIM
 from slimjax.bench.claims.training import SNET, USNET
-from slimjax.errors import UserError
+from slimjax.checks import check, integer, one_of
 
 GROUPS: Mapping[str, Sequence[Claim]] = MappingProxyType(
     {"snet": SNET, "usnet": USNET, "autoslim": AUTOSLIM, "bignas": BIGNAS, "joslim": JOSLIM}
@@ -30,10 +30,9 @@ def run(groups: Sequence[str], seeds: int, directory: str) -> list[dict[str, Any
       seeds: networks per arm; from 3 on a verdict can be reached.
       directory: measurements are kept in its claims.jsonl, and a later call goes on from them.
     """
-    if unknown := sorted(set(groups) - set(GROUPS)):
-        raise UserError(f"--only: unknown {', '.join(unknown)}. Known: {', '.join(GROUPS)}.")
-    if seeds < 1:
-        raise UserError(f"--seeds: expected 1 or more, got {seeds}.")
+    for group in groups:
+        check("groups", group, one_of(*GROUPS))
+    check("seeds", seeds, integer(1))
     claims = sorted((claim for group in groups for claim in GROUPS[group]), key=lambda c: c.number)
     needed = dict.fromkeys(name for claim in claims for name in claim.arms)
     measured = arms.run(tuple(needed), seeds, Path(directory) / "claims.jsonl")

@@ -22,10 +22,10 @@ from slimjax.experiment.build import Experiment, build
 from slimjax.nn.space import Subnet
 from slimjax.search import pareto
 from slimjax.search.base import Searcher
+from slimjax.search.bayes_options import BayesOptions
 from slimjax.search.greedy import greedy
 from slimjax.search.mobo import mobo
 from slimjax.search.run import run as run_search
-from slimjax.search.settings import Settings
 from slimjax.search.trials import TrialLog
 from slimjax.step.state import TrainState
 from slimjax.supernet import Supernet
@@ -67,7 +67,7 @@ def searched(experiment: Experiment, state: TrainState, _: Mapping[str, float]) 
     vectors, score = WidthVectors(net), _scores(experiment, state)
     result = {}
     for bound in ("upper", "lower"):
-        settings, seed = Settings(bound=bound), experiment.config.seed
+        options, seed = BayesOptions(bound=bound), experiment.config.seed
         searcher = mobo(
             vectors.subnets,
             net.macs,
@@ -75,7 +75,7 @@ def searched(experiment: Experiment, state: TrainState, _: Mapping[str, float]) 
             vectors.low,
             budgets=(),
             trials=TRIALS,
-            settings=settings,
+            options=options,
             seed=seed,
         )
         asked = vectors.subnets(_driven(searcher, score, net).fractions[:TRIALS])

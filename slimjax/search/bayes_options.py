@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-import math
-from collections.abc import Callable
-from typing import Any
 
-from slimjax.errors import UserError
+from slimjax.checks import FLAG, check_fields, integer, number, one_of, optional
 
 
 @dataclasses.dataclass(frozen=True)
-class Settings:
+class BayesOptions:
     """Options of the optimiser. The defaults are the authors'.
 
     Args:
@@ -34,7 +31,7 @@ class Settings:
       random_lambda: no search: one weight, uniform in [0, 1] (the ablation of the search).
 
     Raises:
-      UserError: naming the option.
+      BadValue: naming the option.
     """
 
     beta: float = 0.1
@@ -53,41 +50,22 @@ class Settings:
     random_lambda: bool = False
 
     def __post_init__(self) -> None:
-        for name, (expected, legal) in _RULES.items():
-            value = getattr(self, name)
-            if not legal(value):
-                raise UserError(f"algorithm.{name}: expected {expected}, got {value!r}.")
+        check_fields(self, _RULES)
 
 
-Rule = Callable[[Any], bool]
-
-
-def _number(low: float, high: float = math.inf) -> Rule:
-    return lambda v: type(v) in (int, float) and math.isfinite(v) and low <= v <= high
-
-
-def _integer(low: int) -> Rule:
-    return lambda v: type(v) is int and v >= low
-
-
-def _choice(*names: str) -> tuple[str, Rule]:
-    return f"one of {', '.join(names)}", lambda v: v in names
-
-
-_FLAG: tuple[str, Rule] = ("True or False", lambda v: isinstance(v, bool))
-_RULES: dict[str, tuple[str, Rule]] = {
-    "beta": ("a number of 0 or more", _number(0)),
-    "baseline": ("a number", _number(-math.inf)),
-    "iterations": ("a positive integer", _integer(1)),
-    "tolerance": ("a number in (0, 1]", lambda v: _number(0, 1)(v) and v > 0),
-    "restarts": ("a positive integer", _integer(1)),
-    "raw_samples": ("a positive integer", _integer(1)),
-    "targets": ("an integer of 2 or more", _integer(2)),
-    "cost_model": _choice("gp", "exact"),
-    "bound": _choice("upper", "lower"),
-    "ard": _FLAG,
-    "target_rule": _choice("uniform", "pareto"),
-    "history_cap": ("None or an integer of 2 or more", lambda v: v is None or _integer(2)(v)),
-    "segment": _FLAG,
-    "random_lambda": _FLAG,
+_RULES = {
+    "beta": number(0),
+    "baseline": number(),
+    "iterations": integer(1),
+    "tolerance": number(0, 1, above=True),
+    "restarts": integer(1),
+    "raw_samples": integer(1),
+    "targets": integer(2),
+    "cost_model": one_of("gp", "exact"),
+    "bound": one_of("upper", "lower"),
+    "ard": FLAG,
+    "target_rule": one_of("uniform", "pareto"),
+    "history_cap": optional(integer(2)),
+    "segment": FLAG,
+    "random_lambda": FLAG,
 }
