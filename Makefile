@@ -21,7 +21,7 @@ test: install
 	$(BIN)/python -m pytest --numprocesses 2 --dist loadscope
 
 demo: install
-	$(BIN)/slimjax train --config configs/mnist5k_resnet8_usnet.py --workdir runs/demo
+	$(BIN)/slimjax train --config configs/mnist5k_usnet.py --workdir runs/demo
 	@echo "Open runs/demo/report.html for the picture; runs/demo/front.json has the numbers."
 
 claims: install

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Starts N jax.distributed processes of one command on this machine.
 #
-#   launch/local.sh N -- slimjax train --config configs/digits_resnet8_usnet.py --workdir runs/two
+#   launch/local.sh N -- slimjax train --config configs/digits_usnet.py --workdir runs/two
 #
 # Each process gets its rank in SLIMJAX_PROCESS_ID and a prefix "[rank] " on its output. If one fails, the
 # others are stopped and its exit code is returned. SLIMJAX_TIMEOUT: seconds to wait for all to join (300).

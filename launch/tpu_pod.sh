@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Runs one slimjax command on every worker of a TPU slice.
 #
-#   launch/tpu_pod.sh NAME ZONE -- slimjax train --config configs/imagenet_mobilenet_v2_usnet.py --workdir gs://...
+#   launch/tpu_pod.sh NAME ZONE -- slimjax train --config configs/imagenet_usnet.py:model=us_mobilenet_v2 --workdir gs://...
 #
 # Needs gcloud, and this repository installed (`make install`) in ~/slimjax on every worker; set SLIMJAX_DIR for
 # another place. JAX finds the other workers by itself (SLIMJAX_COORDINATOR=auto).

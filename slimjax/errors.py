@@ -1,4 +1,4 @@
-"""The two kinds of failure that explain themselves. The command line prints both without a traceback."""
+"""What ends a program with a text of its own. The command line prints it without a traceback."""
 
 
 class UserError(ValueError):
@@ -22,3 +22,7 @@ class BadValue(UserError):
 
 class RunError(RuntimeError):
     """A run that cannot go on (damaged checkpoints, a loss that is no number): says why. Exit code 1."""
+
+
+class HelpAsked(Exception):
+    """Nothing failed: the user asked what there is. The text is printed, and the program ends well (exit code 0)."""

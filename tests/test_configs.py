@@ -13,8 +13,9 @@ import tensorflow_datasets as tfds
 from jax.experimental.compilation_cache import compilation_cache
 from PIL import Image
 
-from helpers.paths import CONFIGS
+from helpers.paths import CONFIGS, REPOSITORY
 from helpers.runs import flat
+from helpers.shipped import combinations, load
 from slimjax.experiment import config_file
 from slimjax.experiment.build import Experiment, build
 from slimjax.experiment.config import validate
@@ -25,6 +26,7 @@ from slimjax.workdir import metrics
 from slimjax.workdir.checkpoint import Checkpointer
 
 FILES = sorted(CONFIGS.glob("*.py"))
+NETWORKS = (REPOSITORY / "docs/results/networks.md").read_text()
 IMAGES = 16  # of every mocked split
 
 
@@ -33,12 +35,35 @@ def header(path: Path) -> str:
     return re.match(r'r?"""(.*?)"""', path.read_text(), re.DOTALL)[1].replace("\\\n", "")
 
 
-def load(path: Path, *overrides: str):
-    return config_file.load(str(path), [f"--config.{override}" for override in overrides])
+def file(combination: str) -> Path:
+    return CONFIGS / f"{combination.partition(':')[0]}.py"
 
 
 def number(text: str) -> int:
     return int(text.replace(",", ""))
+
+
+def table(*columns: str) -> dict[str, list[list[str]]]:
+    """The other cells of the rows of all tables that have these columns after configs and arguments, by combination."""
+    found: dict[str, list[list[str]]] = {}
+    for title, body in re.findall(
+        r"^\| Configs? \| Arguments \|(.*)\|\n.*\n((?:\|.*\n)+)", NETWORKS, re.MULTILINE
+    ):
+        if tuple(cells(title)) != columns:
+            continue
+        for names, arguments, *rest in map(cells, body.splitlines()):
+            for name in re.findall(r"`(\w+)`", names):
+                found.setdefault(":".join(filter(None, (name, arguments.strip("`")))), []).append(rest)
+    return found
+
+
+def cells(row: str) -> list[str]:
+    return [cell.strip() for cell in row.strip("|").split("|")]
+
+
+SIZES = table("Image", "Classes", "Groups", "Smallest width", "MACs there", "MACs at full size")
+PUBLISHED = table("Width: top-1 error in % (millions of MACs)")
+SLIMMED = table("Budgets", "Top-1 error in %")
 
 
 class MyData(tfds.core.GeneratorBasedBuilder, skip_registration=True):
@@ -102,9 +127,14 @@ def path(request) -> Path:
     return request.param
 
 
+@pytest.fixture(scope="module", params=combinations())
+def combination(request) -> str:
+    return request.param
+
+
 @pytest.fixture(scope="module")
-def experiment(path, prepared) -> Experiment:
-    config = load(path)
+def experiment(combination, prepared) -> Experiment:
+    config = load(combination)
     with prepared(config):
         return build(config)
 
@@ -114,97 +144,177 @@ def test_header_has_entry(path, entry):
     assert re.search(rf"^{entry}: \S", header(path), re.MULTILINE)
 
 
-def test_header_command_names_the_file(path):
-    assert f"Command: slimjax train --config configs/{path.name} --workdir runs/" in header(path)
+def command(path: Path):
+    """The parsed command of a header, and its overrides."""
+    text = re.search(r"^Command: slimjax (train .*)$", header(path), re.MULTILINE)[1]
+    return cli.make_parser().parse_known_args(shlex.split(text))
+
+
+def test_header_command_names_the_file_with_arguments_that_it_takes(path):
+    asked, _ = command(path)
+    name, _, arguments = asked.config.partition(".py")
+    assert (name, arguments.count("=")) == (f"configs/{path.stem}", arguments.count(",") + bool(arguments))
+    assert not arguments or f"{path.stem}{arguments}" in combinations()
+    assert re.search(r"/runs/\w+$", asked.workdir)
 
 
 def test_header_overrides_are_accepted(path):
     """Those of each line by themselves: alternatives may exclude one another."""
+    config_of = command(path)[0].config.removeprefix("configs/").replace(".py", "")
     for line in header(path).splitlines():
         overrides = re.findall(r"--config\.(\S+=\S+)", line)
         placeholders = ("FILE", "DIR", "NAME", "K")
-        config = load(path, *(o for o in overrides if not o.endswith(placeholders)))
+        config = load(config_of, *(o for o in overrides if not o.endswith(placeholders)))
         validate(config, device_count=8)
 
 
-def test_header_search_is_of_what_the_command_has_trained(path, experiment):
-    """And its budgets are within reach."""
-    text = re.search(r"^Then: slimjax (search .*)$", header(path), re.MULTILINE)
-    assert text or not re.search("bignas|autoslim", path.stem)
-    if text is None:
+def test_header_names_only_configs_and_pages_that_are_there(path):
+    for name in re.findall(r"[\w/]+\.(?:md|py)\b", header(path).replace("retrain.py", "")):
+        assert (REPOSITORY / name).exists() or (CONFIGS / name).exists(), name
+    for named in re.findall(r"--config (configs/\S+\.py\S*)", header(path)):
+        config_file.load(str(REPOSITORY / named), [])
+
+
+def test_header_search_is_of_what_the_command_has_trained(path):
+    asked = then(path)
+    assert asked or not re.search("bignas|autoslim", path.stem)
+    if asked is None:
         return
+    run = f"runs/{Path(asked.workdir).name}"  # the parser makes it absolute
+    assert command(path)[0].workdir == asked.workdir
+    retrained = f"slimjax train --config {run}/search-greedy/retrain.py"
+    assert asked.method != "greedy" or retrained in header(path)
+
+
+def then(path: Path):
+    """The parsed search of a header; None: it has none."""
+    text = re.search(r"^Then: slimjax (search .*)$", header(path), re.MULTILINE)
+    if text is None:
+        return None
     asked, rest = cli.make_parser().parse_known_args(shlex.split(text[1]))
     assert not rest
-    search = Search(asked.workdir, tuple(asked.budget), asked.method, asked.images, asked.trials, asked.split)
+    return asked
+
+
+def test_budgets_of_searches_are_within_reach(combination, experiment):
+    """Those of the page, or of the header, which has them for all its networks where the page has none."""
+    asked = then(file(combination))
+    if asked is None:
+        return
+    texts = re.findall(r"`(.*?)`", SLIMMED[combination][0][0]) if combination in SLIMMED else asked.budget
+    search = Search(asked.workdir, tuple(texts), asked.method, asked.images, asked.trials, asked.split)
     net, budgets = experiment.net, [budget.absolute(experiment.net) for budget in search.parsed()]
     assert net.macs(net.space.lowest) <= min(budgets) <= max(budgets) <= net.macs(net.space.largest)
-    run = f"runs/{Path(search.directory).name}"  # the parser makes it absolute
-    assert re.search(rf"^Command: .* --workdir {run}$", header(path), re.MULTILINE)
-    retrained = f"slimjax train --config {run}/search-greedy/retrain.py"
-    assert search.method != "greedy" or retrained in header(path)
 
 
-COMPARED = [path for path in FILES if path.stem.endswith(("_bignas", "_usnet"))]
-COMPARED = [path for path in COMPARED if path.with_stem(re.sub("_[a-z]+$", "_joslim", path.stem)) in FILES]
-OWN_RECIPE = ("digits_resnet8_usnet", "imagenet_mobilenet_v2_usnet")  # not for comparison with Joslim
+def test_published_networks_of_autoslim_have_an_error_each_and_the_header_has_the_budgets_of_its_command():
+    for combination, ((budgets, errors),) in SLIMMED.items():
+        found = re.findall(r"\d\d\.\d", errors)
+        assert errors == "not published" or len(found) == budgets.count("<=")
+        if combination in command(file(combination))[0].config.replace(".py", ""):
+            assert then(file(combination)).budget == re.findall(r"`(.*?)`", budgets)
+    autoslim = {name for name in combinations() if name.startswith("imagenet_autoslim")}
+    assert set(SLIMMED) == autoslim
 
 
-@pytest.mark.parametrize(
-    "path", [path for path in COMPARED if path.stem not in OWN_RECIPE], ids=lambda path: path.stem
-)
-def test_what_is_compared_with_joslim_differs_in_the_algorithm_only(path):
+def joslims(combination: str) -> str:
+    """The Joslim config with the same data and arguments."""
+    return re.sub(r"^(\w+)_[a-z]+", r"\1_joslim", combination)
+
+
+SAME_AS_JOSLIM = [
+    (name, joslims(name))
+    for name in combinations()
+    if re.match(r"\w+_(bignas|usnet)\b", name) and joslims(name) in combinations()
+    if name != "imagenet_usnet:model=us_mobilenet_v2"  # its own recipe, not for comparison with Joslim
+] + [("digits_bignas", "digits_joslim:wide=false")]
+
+
+@pytest.mark.parametrize(("ours", "joslim"), SAME_AS_JOSLIM)
+def test_what_is_compared_with_joslim_differs_in_the_algorithm_only(ours, joslim):
     """US-Nets on CIFAR with the overrides that their headers give."""
-    line = re.search(r"^With Joslim's settings.*$", header(path), re.MULTILINE)
-    ours = flat(load(path, *re.findall(r"--config\.(\S+)", line[0] if line else "")))
-    joslim = flat(load(path.with_stem(re.sub("_[a-z]+$", "_joslim", path.stem))))
-    assert ours["algorithm.name"] != joslim["algorithm.name"]
-    names = {name for name in ours | joslim if not name.startswith("algorithm.")}
-    assert {name: ours.get(name) for name in names} == {name: joslim.get(name) for name in names}
+    line = re.search(r"^With Joslim's settings.*$", header(file(ours)), re.MULTILINE)
+    one = flat(load(ours, *re.findall(r"--config\.(\S+)", line[0] if line else "")))
+    other = flat(load(joslim))
+    assert one["algorithm.name"] != other["algorithm.name"]
+    names = {name for name in one | other if not name.startswith("algorithm.")}
+    assert {name: one.get(name) for name in names} == {name: other.get(name) for name in names}
 
 
-def test_config_values_are_valid_on_eight_devices(path):
-    validate(load(path), device_count=8)
+def test_bignas_and_usnet_are_compared_with_joslim_on_every_data_set_that_it_has():
+    """8 ResNets and 3 ImageNet networks for BigNAS, 8 and 2 for US-Net, and the digits."""
+    assert len(SAME_AS_JOSLIM) == 8 + 3 + 8 + 2 + 1
 
 
-def test_header_network_is_what_is_built(path, experiment):
-    stated = re.search(
-        r"^Network.*: (\d+) groups, ([\d,]+) MACs at width (\S+) to ([\d,]+)", header(path), re.MULTILINE
-    )
-    if stated is None:  # an embedded data set's config may leave it out
-        assert path.stem.startswith("mnist5k")
-        return
-    net = experiment.net
-    assert len(net.space.groups) == int(stated[1])
-    assert net.macs(net.space.smallest) == number(stated[2])
-    assert net.space.min_width == float(stated[3])
-    assert net.macs(net.space.largest) == number(stated[4])
+def test_config_values_are_valid_on_eight_devices(combination):
+    validate(load(combination), device_count=8)
 
 
-def test_published_widths_cost_what_the_header_says(path, experiment):
-    for width, millions in re.findall(r"(\d[\d.]*): [\d.]+ \((\d+)\)", header(path)):
-        macs = experiment.net.macs(experiment.net.space.uniform(float(width)))
-        assert abs(macs / 1e6 - int(millions)) < 1  # US-Net's authors truncate, S-Net's round
+def test_page_has_every_network_once_and_no_other():
+    assert set(SIZES) == set(combinations())
+    assert all(len(rows) == 1 for rows in SIZES.values())
 
 
-def test_published_widths_are_evaluated(path, experiment):
-    published = {float(w) for w in re.findall(r"(\d[\d.]*): [\d.]+ \(\d+\)", header(path))}
-    if not published:
-        return
+def test_network_is_what_the_page_says(combination, experiment):
+    net, info = experiment.net, experiment.dataset.info
+    space, (row,) = net.space, SIZES[combination]
+    image, classes, groups, min_width, least, most = row
+    assert image == "x".join(map(str, info.image_shape))
+    assert number(classes) == info.num_classes
+    assert int(groups) == len(space.groups)
+    assert float(min_width) == space.min_width
+    assert number(least) == net.macs(space.smallest)
+    assert number(most) == net.macs(space.largest)
+
+
+def published(combination: str) -> dict[float, int]:
+    """Millions of MACs by width."""
+    rows = PUBLISHED.get(combination, [])
+    found = [pair for row in rows for pair in re.findall(r"(\d[\d.]*): [\d.]+ \((\d+)\)", row[0])]
+    return {float(width): int(millions) for width, millions in found}
+
+
+def test_published_networks_are_those_of_the_papers():
+    """4, 4, 4 and 3 switches; 20 and 19 widths."""
+    counts = {name: len(published(name)) for name in PUBLISHED}
+    assert sorted(counts.values()) == [3, 4, 4, 4, 19, 20]
+    assert set(counts) <= set(combinations())
+
+
+@pytest.mark.parametrize("combination", PUBLISHED, indirect=True)
+def test_published_widths_cost_what_the_page_says(combination, experiment):
+    for width, millions in published(combination).items():
+        macs = experiment.net.macs(experiment.net.space.uniform(width))
+        assert abs(macs / 1e6 - millions) < 1  # US-Net's authors truncate, S-Net's round
+
+
+@pytest.mark.parametrize("combination", PUBLISHED, indirect=True)
+def test_published_widths_are_evaluated(combination, experiment):
     like = jax.eval_shape(lambda: experiment.algorithm.init(0))
     chosen = experiment.algorithm.choose(like, experiment.evaluation_subnets())
     subnets = {tuple(choice.subnet.tolist()) for choice in chosen.values()}
-    assert {tuple(experiment.net.space.uniform(w).tolist()) for w in published} <= subnets
+    assert {tuple(experiment.net.space.uniform(w).tolist()) for w in published(combination)} <= subnets
+
+
+def test_ranges_of_the_page_are_those_that_the_header_has_commands_for():
+    ranges = re.findall(r"^\| (\[.*?\]) \| (.*) \|$", NETWORKS, re.MULTILINE)
+    assert len(ranges) == 2
+    for span, errors in ranges:
+        line = re.search(
+            rf"^Range {re.escape(span)}: .*widths=(\S+)$", header(CONFIGS / "imagenet_usnet.py"), re.MULTILINE
+        )
+        assert line[1].split(",") == re.findall(r"([\d.]+): ", errors)
 
 
 # A trace takes seconds; these steps are those of others with more classes, channels, or fewer blocks.
 LIKE_OTHERS = (
-    "cifar100|resnet32|resnet44|autoslim|v3_small|imagenet_resnet50_usnet"
-    "|(net56|imagenet.*)_joslim|(cifar|imagenet).*_bignas"
+    "classes=100|resnet32|resnet44|digits_autoslim|imagenet_autoslim:model=(?!autoslim_mnasnet)|v3_small|imagenet_usnet:model=resnet50"
+    "|cifar_joslim.*net56|imagenet_joslim|(cifar|imagenet)_bignas"
 )
-TRACED = [path for path in FILES if not re.search(LIKE_OTHERS, path.stem)]
+TRACED = [name for name in combinations() if not re.search(LIKE_OTHERS, name)]
 
 
-@pytest.mark.parametrize("path", TRACED, indirect=True, ids=lambda path: path.stem)
+@pytest.mark.parametrize("combination", TRACED, indirect=True)
 def test_step_traces_and_keeps_the_state(experiment):
     size = experiment.config.train.batch_size
     batch = {
@@ -219,11 +329,11 @@ def test_step_traces_and_keeps_the_state(experiment):
 
 
 TRAINED = {
-    "digits_resnet8_usnet": ("evaluation.widths=0.5,1",),
-    "digits_resnet8_snet": (),
-    "cifar10_resnet20_usnet": ("evaluation.widths=0.5,1",),
+    "digits_usnet": ("evaluation.widths=0.5,1",),
+    "digits_snet": (),
+    "cifar_usnet:model=resnet20,classes=10": ("evaluation.widths=0.5,1",),
     # Only the largest and the smallest: random widths are in the others, and compile for half a minute.
-    "imagenet_mobilenet_v1_usnet": (
+    "imagenet_usnet:model=us_mobilenet_v1": (
         "data.image_size=32",
         "evaluation.widths=0.25,1",
         "algorithm.num_subnets=2",
@@ -269,8 +379,7 @@ def run_until(step: int, config, directory: str, monkeypatch) -> None:
 @pytest.mark.usefixtures("compile_cache")
 @pytest.mark.parametrize("name", TRAINED)
 def test_run_trains_two_steps_and_resumes_to_three(name, prepared, tmp_path, monkeypatch, capsys):
-    path = next(path for path in FILES if path.stem == name)
-    config = load(path, *TINY, *TRAINED[name])
+    config = load(name, *TINY, *TRAINED[name])
     with prepared(config):
         run_until(2, config, str(tmp_path), monkeypatch)
         rows = train(config, str(tmp_path))

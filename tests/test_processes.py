@@ -19,7 +19,7 @@ from slimjax.search import trials
 from slimjax.verbs import search
 from slimjax.verbs.evaluate import load_config
 
-CONFIG = "configs/digits_resnet8_joslim.py"
+CONFIG = "configs/digits_joslim.py"
 OVERRIDES = tuple(
     f"--config.{override}"
     for override in (

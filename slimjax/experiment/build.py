@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import inspect
 import json
 import math
-from collections.abc import Iterator, Mapping, Sequence
-from types import MappingProxyType
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import jax
@@ -22,7 +20,7 @@ from slimjax.algorithms import ALGORITHMS, Algorithm
 from slimjax.data import augment, images, pipeline, sources
 from slimjax.data.dataset import Dataset, DatasetInfo
 from slimjax.errors import BadValue, UserError
-from slimjax.experiment.config import validate
+from slimjax.experiment.config import complete, validate
 from slimjax.nn.layers import BatchNorm
 from slimjax.nn.space import Subnet
 from slimjax.nn.widths import width_name
@@ -114,7 +112,7 @@ class Experiment:
 
 
 def build(config: ConfigDict, devices: Sequence[Any] | None = None) -> Experiment:
-    """Checks the config and builds the run.
+    """Completes the config in place, checks it and builds the run.
 
     Args:
       devices: described ones, to compile for; published data sets then need not be there. None: this machine's.
@@ -123,6 +121,7 @@ def build(config: ConfigDict, devices: Sequence[Any] | None = None) -> Experimen
       UserError: with every mistake of the config, or the first one that only the data reveals.
     """
     available = jax.devices() if devices is None else devices
+    complete(config)
     validate(config, len(available))
     mesh = sharding.make_mesh(config.devices, available)
     dataset = load_data(config, described=devices is not None)
@@ -175,7 +174,6 @@ def build_net(config: ConfigDict, image_shape: tuple[int, int, int], num_classes
 def network(config: ConfigDict, image_shape: tuple[int, int, int], num_classes: int) -> dict[str, Any]:
     """A config's network in the words of files: arguments of `supernet.named`, defaults of the model written out."""
     spec, wanted = models.lookup(config.model.name), config.model.to_dict()
-    _check_kinds("config.model.options", wanted["options"], spec.defaults)
     return {
         **wanted,
         "min_width": wanted["min_width"] or spec.min_width,
@@ -192,6 +190,7 @@ def read_network(config: ConfigDict) -> dict[str, Any]:
     Raises:
       UserError: mistakes of the config, or options that JSON has no words for.
     """
+    complete(config)
     validate(config, config.devices or 1)
     info = load_data(config, described=True).info
     found = network(config, info.image_shape, info.num_classes)
@@ -248,27 +247,6 @@ def build_engine(
 
 def build_algorithm(config: ConfigDict, engine: Engine) -> Algorithm:
     """The configured algorithm; its arguments are the other fields of `config.algorithm`."""
-    make = ALGORITHMS[config.algorithm.name]
     options = {key: value for key, value in config.algorithm.items() if key != "name"}
-    known = {name: p for name, p in inspect.signature(make).parameters.items() if name != "engine"}
-    if unknown := sorted(set(options) - set(known)):
-        raise UserError(
-            f"config.algorithm: {config.algorithm.name} has no {', '.join(unknown)}. It has: {', '.join(known)}."
-        )
-    _check_kinds("config.algorithm", options, {name: p.default for name, p in known.items()})
     with checks.under("config.algorithm."):
-        return make(engine, **options)
-
-
-def _check_kinds(where: str, options: Mapping[str, Any], defaults: Mapping[str, Any]) -> None:
-    """Options must be of their defaults' types; an integer serves as a float, and None tells nothing."""
-    for name, value in options.items():
-        wanted, got = _kind(defaults.get(name)), _kind(value)
-        if wanted is not type(None) and got is not wanted and (wanted, got) != (float, int):
-            raise UserError(f"{where}.{name}: expected {wanted.__name__}; got {value!r}.")
-
-
-def _kind(value: Any) -> type:
-    """ml_collections lets strings through for tuples, JSON turns tuples into lists, and mappings are many."""
-    kinds: Mapping[type, type] = {list: tuple, ConfigDict: dict, MappingProxyType: dict}
-    return kinds.get(type(value), type(value))
+        return ALGORITHMS[config.algorithm.name](engine, **options)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import difflib
 from collections.abc import Iterator, Mapping
 from types import MappingProxyType
@@ -14,6 +15,8 @@ from slimjax.algorithms import ALGORITHMS
 from slimjax.checks import Rule, integer, number, one_of, optional, problem, tuple_of
 from slimjax.data import augment
 from slimjax.errors import UserError
+from slimjax.experiment import signature
+from slimjax.experiment.signature import Argument
 from slimjax.nn.widths import Rounding
 from slimjax.step import optimizers
 from slimjax.step.engine import POLICIES
@@ -79,6 +82,35 @@ def default_config() -> ConfigDict:
     )
 
 
+def complete(config: ConfigDict) -> None:
+    """Writes the algorithm's options that a config does not name into it, as its function's signature has them.
+
+    An algorithm that cannot be found has none; `validate` says so.
+    """
+    section = config.get("algorithm")
+    if isinstance(section, ConfigDict) and section.get("name") in ALGORITHMS:
+        signature.fill(section, algorithm_options(section.name))
+
+
+def algorithm_options(name: str) -> dict[str, Argument]:
+    """What an algorithm's function takes beside the engine."""
+    return dict(list(signature.of(ALGORITHMS[name]).items())[1:])
+
+
+SET_BY_A_RUN = ("parent", "name", "dtype", "norm", "num_classes")
+"""Fields of a model's class that no option sets."""
+
+
+def model_options(name: str) -> dict[str, Argument]:
+    """What a model's class takes, beside what a run sets."""
+    spec = models.lookup(name)
+    fixed = {
+        key: dataclasses.replace(a, default=spec.fields.get(key, a.default))
+        for key, a in signature.of(spec.module).items()
+    }
+    return {key: argument for key, argument in fixed.items() if key not in SET_BY_A_RUN}
+
+
 RULES: Mapping[str, Rule] = MappingProxyType(
     {
         "seed": integer(0),
@@ -140,13 +172,15 @@ def validate(config: ConfigDict, device_count: int) -> None:
         if path in given and (found := problem(given[path], rule)):
             errors.append(f"config.{path}: {found}")
     if not errors:
+        errors = _strange_options(config)
+    if not errors:
         errors = _misfits(config, device_count)
     if errors:
         raise UserError("\n".join([f"{len(errors)} mistake(s) in the config:", *(f"  {e}" for e in errors)]))
 
 
 OPEN_SECTIONS = ("algorithm.", "model.options.")
-"""Their fields are arguments of the algorithm's function and of the model's class, which check them."""
+"""Their fields are arguments of the algorithm's function and of the model's class."""
 
 
 def _hint(path: str, known: Mapping[str, Any]) -> str:
@@ -172,6 +206,16 @@ def _strange_fields(config: ConfigDict) -> list[str]:
     missing = [path for path in known if path not in given]
     return [f"config.{path}: no such field. {_hint(path, known)}" for path in unknown] + [
         f"config.{path}: missing. Start from a recipe, or from default_config()." for path in missing
+    ]
+
+
+def _strange_options(config: ConfigDict) -> list[str]:
+    """Arguments that the algorithm's function and the model's class do not take, miss, or take of another type."""
+    algorithm, model = config.algorithm, config.model
+    given = {key: value for key, value in algorithm.items() if key != "name"}
+    return [
+        *signature.mistakes("config.algorithm", algorithm.name, given, algorithm_options(algorithm.name)),
+        *signature.mistakes("config.model.options", model.name, model.options, model_options(model.name)),
     ]
 
 

@@ -11,62 +11,16 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from ml_collections import ConfigDict, config_dict
+from ml_collections import ConfigDict
 
+from slimjax import models
 from slimjax.errors import UserError
 from slimjax.experiment.config import default_config
 
 
-def snet(widths: tuple[float, ...] = (0.25, 0.5, 0.75, 1.0)) -> ConfigDict:
-    """The algorithm's section for slimmable networks (see `algorithms.snet`)."""
-    return ConfigDict(
-        {
-            "name": "snet",
-            "widths": widths,
-            "architectures": (),
-            "private_affine": True,
-            "private_stats": True,
-            "inplace_distillation": False,
-        }
-    )
-
-
-def usnet() -> ConfigDict:
-    """The algorithm's section for universally slimmable networks (see `algorithms.usnet`)."""
-    return ConfigDict(
-        {
-            "name": "usnet",
-            "num_subnets": 4,
-            "sample_max": True,
-            "sample_min": True,
-            "student_target": "teacher",
-            "sampling_seed": 1995,
-        }
-    )
-
-
-def bignas() -> ConfigDict:
-    """The algorithm's section for sandwich training on layer-wise widths (see `algorithms.bignas`)."""
-    return ConfigDict({**usnet(), "name": "bignas", "nondecreasing": True})
-
-
-def joslim(steps_per_round: int = 235, ahead_steps: int = 0) -> ConfigDict:
-    """The algorithm's section for Joslim (see `algorithms.joslim`), as the authors have it."""
-    return ConfigDict(
-        {
-            "name": "joslim",
-            "num_sampled": 2,
-            "steps_per_round": steps_per_round,
-            "ahead_steps": ahead_steps,
-            "history": 1024,
-            "rescore": True,
-            "resource": "macs",
-            "table": config_dict.placeholder(str),
-            "nondecreasing": True,
-            "search": {},
-            "search_seed": 3080,
-        }
-    )
+def algorithm(name: str, **options: Any) -> ConfigDict:
+    """The algorithm's section. Options that are not given are those of its function (see `config.complete`)."""
+    return ConfigDict({"name": name, **options})
 
 
 def embedded(name: str) -> ConfigDict:
@@ -80,16 +34,20 @@ def embedded(name: str) -> ConfigDict:
     return config
 
 
-def cifar(classes: int) -> ConfigDict:
+def cifar(model: str = "resnet20", classes: int = 10) -> ConfigDict:
     """CIFAR-10 or -100. No S-Net or US-Net recipe is published for them: this is Joslim's, which has one.
 
     Paper: batch 128, rate 0.05, linear decay per iteration after 5 warm-up epochs, 200 epochs, weight decay
-    5e-4, no Nesterov, label smoothing 0.1, 4 pixels of padding, random crop and flip.
+    5e-4, no Nesterov, label smoothing 0.1, 4 pixels of padding, random crop and flip. Networks that are made for
+    224 pixels take the strides of small images.
     Differs: images are normalised by the data set's own statistics (`data.statistics="imagenet"` is theirs),
     and calibrated with 5,120 images, where they take the whole training set.
     """
     config = default_config()
     config.data.update(name=f"cifar{classes}", augment="cifar")
+    config.model.name = model
+    if "small_images" in models.lookup(model).defaults:
+        config.model.options.small_images = True
     config.train.update(
         batch_size=128, epochs=200.0, label_smoothing=0.1, log_every=100, checkpoint_every=2000
     )
@@ -101,14 +59,14 @@ def cifar(classes: int) -> ConfigDict:
     return config
 
 
-def cifar_joslim(classes: int) -> ConfigDict:
+def cifar_joslim(model: str = "resnet20", classes: int = 10) -> ConfigDict:
     """Joslim on CIFAR: `cifar`, rounds of 156 steps (the released 235 are for 300 epochs), widths of 0.42 to 1.
 
     Differs: 5,000 training images are held out to score the history; the released code scores it on the test
     set. The stem is 3x3, as in the paper; the refactored code's is 1x1.
     """
-    config = cifar(classes)
-    config.algorithm = joslim(steps_per_round=156)
+    config = cifar(model, classes)
+    config.algorithm = algorithm("joslim", steps_per_round=156)
     config.model.min_width = 0.42
     config.data.holdout = 5000
     return config
@@ -160,8 +118,7 @@ def retrain(run: str, architectures: Sequence[str], settings: str = "own") -> Co
         config.optimizer = published.optimizer
     config.update(RETRAINING[settings])
     config.train.smoothing_form = "others"
-    config.algorithm = snet(())
-    config.algorithm.architectures = tuple(architectures)
+    config.algorithm = algorithm("snet", widths=(), architectures=tuple(architectures))
     config.evaluation.widths = ()
     return config
 
@@ -192,7 +149,7 @@ def imagenet() -> ConfigDict:
 def imagenet_snet() -> ConfigDict:
     """S-MobileNets on ImageNet: rate 0.045, times 0.98 after each of 480 epochs of batches of 160."""
     config = imagenet()
-    config.algorithm = snet()
+    config.algorithm = algorithm("snet")
     config.train.update(batch_size=160, epochs=480.0)
     config.optimizer.update(learning_rate=0.045, schedule="exponential", factor=0.98)
     return config
@@ -201,7 +158,7 @@ def imagenet_snet() -> ConfigDict:
 def imagenet_usnet() -> ConfigDict:
     """US-MobileNets on ImageNet: rate 0.5, linear to 0 per iteration, 250 epochs of batches of 1024."""
     config = imagenet()
-    config.algorithm = usnet()
+    config.algorithm = algorithm("usnet")
     config.train.update(batch_size=1024, epochs=250.0)
     config.optimizer.update(learning_rate=0.5, schedule="linear", warmup_epochs=0.0)
     return config
@@ -220,19 +177,38 @@ def imagenet_autoslim() -> ConfigDict:
     return config
 
 
-def imagenet_joslim(epochs: float) -> ConfigDict:
+_RESNET: Mapping[str, Any] = MappingProxyType({"train": {"epochs": 100.0}})
+_MOBILENET_V3: Mapping[str, Any] = MappingProxyType(
+    {"train": {"epochs": 250.0}, "data": {"augment": "basic"}}
+)
+JOSLIM_ON_IMAGENET: Mapping[str, Mapping[str, Any]] = MappingProxyType(
+    {
+        "us_mobilenet_v2": {"train": {"epochs": 250.0}, "model": {"min_width": 0.42, "rounding": "truncate"}},
+        "mobilenet_v3_large": _MOBILENET_V3,
+        "mobilenet_v3_small": _MOBILENET_V3,
+        "resnet18": _RESNET,
+        "resnet50": _RESNET,
+    }
+)
+"""What of Joslim's settings differs between networks; the "basic" crops are of 0.08 to 1 of the image."""
+
+
+def imagenet_joslim(model: str) -> ConfigDict:
     """Joslim's ImageNet settings, with US-Net's section for the algorithm: rate 0.5, linear to 0 per iteration after
     5 warm-up epochs, batches of 1024, weight decay 4e-5, no Nesterov, label smoothing 0.1.
 
     Differs: gammas do not decay (in Joslim's code most do, by their names); calibration takes 5,120 images, not
     2,048; 10,000 training images are held out to score histories, for US-Nets too, so that they can be compared.
+    MobileNet V3 Small and ResNet-50, which the paper has not, are trained as Large and ResNet-18 are.
 
     Args:
-      epochs: 100 for ResNets, 250 for MobileNets.
+      model: of `JOSLIM_ON_IMAGENET`.
     """
     config = imagenet_usnet()
-    config.train.update(epochs=epochs, label_smoothing=0.1)
+    config.train.label_smoothing = 0.1
     config.optimizer.update(warmup_epochs=5.0, nesterov=False, weight_decay=4e-5)
     config.data.holdout = 10_000
     config.scoring.images = 1024
+    config.model.name = model
+    config.update(JOSLIM_ON_IMAGENET[model])
     return config

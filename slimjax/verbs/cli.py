@@ -12,7 +12,7 @@ import sys
 from collections.abc import Sequence
 
 import slimjax
-from slimjax.errors import BadValue, RunError, UserError
+from slimjax.errors import BadValue, HelpAsked, RunError, UserError
 from slimjax.verbs import options
 from slimjax.verbs.arguments import Parser, add_commands, as_written
 
@@ -24,6 +24,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         arguments, overrides = parse(argv)
         importlib.import_module(f"slimjax.verbs.{arguments.verb}").run(arguments, overrides)
+    except HelpAsked as asked:
+        print(asked, flush=True)
     except BadValue as error:
         return _fail(argv, f"{as_written(error.name, arguments)}: {error.problem}", 2)
     except UserError as error:

@@ -182,7 +182,7 @@ def test_options_that_make_no_sense_are_refused(options, message):
 
 def config() -> ConfigDict:
     changed = small(steps=30, checkpoint_every=6)
-    changed.algorithm = recipes.joslim(steps_per_round=2)
+    changed.algorithm = recipes.algorithm("joslim", steps_per_round=2)
     changed.algorithm.search = ConfigDict(QUICK)
     changed.data.holdout = 200
     changed.scoring.images = 64

@@ -77,7 +77,7 @@ def test_unknown_group_is_refused(tmp_path):
 
 def tiny_usnet():
     config = recipes.embedded("synthetic")
-    config.algorithm = recipes.usnet()
+    config.algorithm = recipes.algorithm("usnet")
     config.algorithm.num_subnets = 3
     config.data.update(image_size=8, channels=1, num_classes=4)
     config.model.options = {"channels": (2, 4, 4)}
@@ -90,7 +90,7 @@ def test_bench_step_refuses_an_algorithm_that_needs_a_history():
     from slimjax.bench import step
 
     config = tiny_usnet()
-    config.algorithm = recipes.joslim()
+    config.algorithm = recipes.algorithm("joslim")
     config.data.holdout = config.scoring.images = 16
     with pytest.raises(UserError, match="proposes without a history, such as usnet, got joslim"):
         step.run(config, repeats=2)

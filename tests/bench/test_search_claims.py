@@ -1,6 +1,5 @@
 """How the claims about width search are measured and decided. What they decide is in README, not here."""
 
-import functools
 import json
 
 import jax
@@ -147,7 +146,7 @@ def tiny(algorithm):
 
 
 def test_seeds_share_programs_but_nothing_else():
-    experiment = build(tiny(recipes.bignas()))
+    experiment = build(tiny(recipes.algorithm("bignas")))
     again = with_seed(experiment, 1)
     assert again.algorithm.step is experiment.algorithm.step
     assert (again.algorithm.propose({}, 0) != experiment.algorithm.propose({}, 0)).any()
@@ -163,9 +162,11 @@ def test_probes_measure_what_they_say(arm, monkeypatch):
     monkeypatch.setattr(search_probes, "TRIALS", 23)
     monkeypatch.setattr(search_probes, "TARGETS", (0.5,))
     algorithm = {
-        "joslim": functools.partial(recipes.joslim, 1), "two stages": recipes.bignas, "slimming": recipes.usnet
+        "joslim": recipes.algorithm("joslim", steps_per_round=1),
+        "two stages": recipes.algorithm("bignas"),
+        "slimming": recipes.algorithm("usnet"),
     }[arm]  # fmt: skip
-    config = tiny(algorithm())
+    config = tiny(algorithm)
     config.train.steps = 14 if arm == "joslim" else 4
     probe = arms.ARMS[arm].probes[0]
     found = arms.probes.PROBES[probe](*fit(build(config), arm))

@@ -3,7 +3,6 @@
 import pytest
 from ml_collections import ConfigDict
 
-from helpers.paths import CONFIGS
 from helpers.runs import flat
 from slimjax.errors import UserError
 from slimjax.experiment import config_file, recipes
@@ -15,7 +14,7 @@ def run(tmp_path):
     """Returns a function: a shipped config's name and overrides -> the path of the config.json of its run."""
 
     def write(name: str, *overrides: str) -> str:
-        config = config_file.load(str(CONFIGS / f"{name}.py"), list(overrides))
+        config = config_file.load(f"slimjax:{name}", list(overrides))
         (tmp_path / "config.json").write_text(config.to_json_best_effort())
         return str(tmp_path / "config.json")
 
@@ -58,7 +57,7 @@ PUBLISHED = {
 def test_retraining_on_imagenet_has_the_published_settings(run, settings):
     """From a run that differs in all of them but the momentum."""
     path = run(
-        "imagenet_mobilenet_v3_large_joslim", "--config.train.steps=7", "--config.train.micro_batches=2"
+        "imagenet_joslim:model=mobilenet_v3_large", "--config.train.steps=7", "--config.train.micro_batches=2"
     )
     config = recipes.retrain(path, ["a.json", "b.json"], settings)
     validate(config, device_count=8)
@@ -69,11 +68,11 @@ def test_retraining_on_imagenet_has_the_published_settings(run, settings):
 
 
 def test_retraining_elsewhere_keeps_the_run_but_for_the_form_of_label_smoothing(run):
-    path = run("cifar10_resnet20_joslim")
+    path = run("cifar_joslim")
     before, after = (
         flat(config)
         for config in (
-            config_file.load(str(CONFIGS / "cifar10_resnet20_joslim.py"), []),
+            config_file.load("slimjax:cifar_joslim", []),
             recipes.retrain(path, ["a.json"]),
         )
     )
@@ -99,4 +98,4 @@ def test_published_settings_are_for_imagenet_and_those_of_the_network(data, mode
 
 def test_unknown_settings_are_refused(run):
     with pytest.raises(UserError, match="settings: expected one of own, mobilenets, resnet50, got 'mobile'"):
-        recipes.retrain(run("cifar10_resnet20_joslim"), [], "mobile")
+        recipes.retrain(run("cifar_joslim"), [], "mobile")

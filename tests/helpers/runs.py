@@ -16,13 +16,13 @@ from slimjax.experiment.build import build
 from slimjax.experiment.loop import checkpoints, claim, restore, train
 from slimjax.workdir.checkpoint import Checkpointer
 
-CONFIG = "configs/digits_resnet8_usnet.py"
+CONFIG = "configs/digits_usnet.py"
 
 
 def small(**train_fields) -> ConfigDict:
     """Digits, a tiny ResNet-8, ten steps."""
     config = recipes.embedded("digits")
-    config.algorithm = recipes.usnet()
+    config.algorithm = recipes.algorithm("usnet")
     config.model.options = ConfigDict({"channels": (4, 4, 8)})
     config.train.update(steps=10, batch_size=32, log_every=1, checkpoint_every=5)
     config.train.update(train_fields)
@@ -87,7 +87,7 @@ QUICK = {"raw_samples": 32, "restarts": 2}
 def short_run(directory):
     """The workdir of a short Joslim run."""
     config = small(steps=24, checkpoint_every=24)
-    config.algorithm = recipes.joslim(steps_per_round=2)
+    config.algorithm = recipes.algorithm("joslim", steps_per_round=2)
     config.algorithm.search = ConfigDict(QUICK)
     config.data.holdout = 200
     config.scoring.images = 64

@@ -197,7 +197,7 @@ def test_step_is_estimated_for_a_tpu_that_is_not_there():
     from slimjax.experiment import recipes
 
     config = recipes.embedded("synthetic")
-    config.algorithm = recipes.snet((0.5, 1.0))
+    config.algorithm = recipes.algorithm("snet", widths=(0.5, 1.0))
     config.data.update(image_size=8, channels=1, num_classes=4)
     config.model.options = {"channels": (8, 8, 16)}
     config.devices = 1

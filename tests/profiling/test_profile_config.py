@@ -14,8 +14,8 @@ from slimjax.experiment import build, config_file
 from slimjax.supernet import named
 from slimjax.verbs import cli
 
-CIFAR = str(CONFIGS / "cifar10_resnet20_usnet.py")
-DIGITS = str(CONFIGS / "digits_resnet8_joslim.py")
+CIFAR = str(CONFIGS / "cifar_usnet.py")
+DIGITS = str(CONFIGS / "digits_joslim.py")
 OVERRIDES = ["--config.model.divisor=4", "--config.model.rounding=multiple", "--config.model.min_width=0.3"]
 
 
@@ -114,7 +114,7 @@ def test_flags_of_named_networks_are_refused_beside_a_config(flag, capsys, tmp_p
         ([], "one of the arguments --model --config is required"),
         (["--model", "resnet8", "--config.seed=1"], "unexpected arguments: --config.seed=1"),
         (["--config", DIGITS, "--config.model.name=resnet9"], "config.model.name: expected one of"),
-        (["--config", DIGITS, "--config.model.options.chanels=3"], "unknown fields ['chanels']"),
+        (["--config", DIGITS, "--config.model.options.chanels=3"], "resnet8 has no chanels"),
     ],
 )
 def test_what_cannot_be_profiled_by_config_is_said_in_one_message(arguments, message, capsys, tmp_path):

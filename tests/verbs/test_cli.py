@@ -21,10 +21,10 @@ from slimjax.experiment.config import validate
 from slimjax.verbs import cli, evaluate
 from slimjax.verbs.cost import cost_of
 
-DIGITS = str(CONFIGS / "digits_resnet8_usnet.py")
-SNET = str(CONFIGS / "digits_resnet8_snet.py")
-JOSLIM = str(CONFIGS / "digits_resnet8_joslim.py")
-CIFAR = str(CONFIGS / "cifar10_resnet20_usnet.py")
+DIGITS = str(CONFIGS / "digits_usnet.py")
+SNET = str(CONFIGS / "digits_snet.py")
+JOSLIM = str(CONFIGS / "digits_joslim.py")
+CIFAR = str(CONFIGS / "cifar_usnet.py")
 
 
 @pytest.fixture(autouse=True)
@@ -178,13 +178,15 @@ def test_cost_prints_units_for_people(capsys):
         ("seed.steps=1", ["overrides of", "seed.steps"]),
         ("batch_size=4", ["config.batch_size: no such field", "Did you mean train.batch_size"]),
         ("optimizer.learning_rat=1", ["Did you mean optimizer.learning_rate?"]),
-        ("algorithm.num_subnet=3", ["usnet has no num_subnet", "num_subnets"]),
+        ("algorithm.num_subnet=3", ["config.algorithm: usnet has no num_subnet", "num_subnets"]),
+        ("algorithm.num_subnets=two", ["--config.algorithm.num_subnets=two", "int"]),
+        ("model.options.dtype=float32", ["config.model.options: resnet8 has no dtype"]),
         ("algorithm.num_subnets=0", ["config.algorithm.num_subnets: expected at least 1", "got 0"]),
         (
             "algorithm.student_target=x",
             ["config.algorithm.student_target: expected one of labels", "both, got 'x'"],
         ),
-        ("model.options.chanels=1", ["unknown fields ['chanels']", "channels"]),
+        ("model.options.chanels=1", ["config.model.options: resnet8 has no chanels", "channels"]),
         ("model.options.stem_stride=two", ["config.model.options.stem_stride: expected int; got 'two'"]),
         ("model.options.channels=(0,8,8)", ["expected at least 1 channel, got 0"]),
         ("train.batch_size=64.5", ["--config.train.batch_size=64.5", "int"]),
@@ -241,7 +243,7 @@ def test_train_refuses_an_override_without_equals_sign(refused, tmp_path):
 
 def test_config_takes_widths_up_to_the_largest_of_the_model():
     overrides = ["--config.model.name=s_shufflenet", "--config.evaluation.widths=0.5,2"]
-    validate(config_file.load(DIGITS, overrides), device_count=8)
+    validate(config_file.load(CIFAR, overrides), device_count=8)
 
 
 def test_train_reports_all_mistakes_at_once(refused, tmp_path):

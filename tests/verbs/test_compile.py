@@ -6,7 +6,7 @@ import json
 import jax
 import pytest
 
-from helpers.paths import CONFIGS
+from helpers.shipped import combinations, load
 from slimjax.experiment import config_file, recipes
 from slimjax.experiment.build import build, load_data
 from slimjax.profiling import hlo, tpu
@@ -19,7 +19,7 @@ from slimjax.experiment import recipes
 
 def get_config():
     config = recipes.embedded("synthetic")
-    config.algorithm = recipes.snet((0.5, 1.0))
+    config.algorithm = recipes.algorithm("snet", widths=(0.5, 1.0))
     config.data.update(image_size=8, channels=1, num_classes=4)
     config.model.options = {"channels": (2, 4, 4)}
     config.batch_norm.statistics = "device"
@@ -29,7 +29,7 @@ def get_config():
 
 def tiny(**train):
     config = recipes.embedded("synthetic")
-    config.algorithm = recipes.snet((0.5, 1.0))
+    config.algorithm = recipes.algorithm("snet", widths=(0.5, 1.0))
     config.data.update(image_size=8, channels=1, num_classes=4)
     config.model.options = {"channels": (2, 4, 4)}
     config.batch_norm.statistics = "device"  # the norms then exchange nothing
@@ -119,7 +119,7 @@ def test_flops_count_every_micro_batch(compiled):
 def test_typical_step_is_compiled():
     """Its cost is nearer the sample's mean than nine in ten of the sample."""
     config = tiny()
-    config.algorithm = recipes.usnet()
+    config.algorithm = recipes.algorithm("usnet")
     config.model.options = {"channels": (8, 16, 16)}
     experiment = build(config)
     macs = experiment.algorithm.step.executed_macs
@@ -132,7 +132,7 @@ def test_typical_step_is_compiled():
 
 def test_a_typical_step_of_joslim_has_as_many_subnets_as_it_trains():
     config = tiny()
-    config.algorithm = recipes.joslim(steps_per_round=2)
+    config.algorithm = recipes.algorithm("joslim", steps_per_round=2)
     config.data.holdout = config.scoring.images = 16
     experiment = build(config)
     rows = compile._typical(experiment)
@@ -142,11 +142,11 @@ def test_a_typical_step_of_joslim_has_as_many_subnets_as_it_trains():
 
 
 @pytest.mark.parametrize(
-    "name", ["imagenet_mobilenet_v2_snet", "imagenet100_mobilenet_v2_usnet", "cifar100_resnet20_usnet"]
+    "name", ["imagenet_snet", "imagenet100_usnet", "cifar_usnet:model=resnet20,classes=100"]
 )
 def test_published_data_need_not_be_there(name, tmp_path, monkeypatch):
     monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path))
-    info = load_data(config_file.load(str(CONFIGS / f"{name}.py"), []), described=True).info
+    info = load_data(config_file.load(f"slimjax:{name}", []), described=True).info
     expected = {
         "imagenet2012": (1000, (224, 224, 3), {"train": 1_281_167, "holdout": 0, "test": 50_000}),
         "imagenet100": (100, (224, 224, 3), {"train": 102_170, "holdout": 0, "test": 25_550}),
@@ -158,10 +158,10 @@ def test_published_data_need_not_be_there(name, tmp_path, monkeypatch):
 def test_every_imagenet_config_is_of_published_data():
     from slimjax.data import sources
 
-    paths = sorted(CONFIGS.glob("imagenet*.py"))
-    assert len(paths) > 4
-    for path in paths:
-        assert config_file.load(str(path), []).data.name in sources._PUBLISHED
+    names = [name for name in combinations() if name.startswith("imagenet")]
+    assert len(names) > 20
+    for name in names:
+        assert load(name).data.name in sources._PUBLISHED
 
 
 # What does not fit

@@ -13,7 +13,7 @@ from helpers.paths import CONFIGS
 from slimjax.errors import BadValue, UserError
 from slimjax.verbs import arguments, cli, options
 
-DIGITS = str(CONFIGS / "digits_resnet8_usnet.py")
+DIGITS = str(CONFIGS / "digits_usnet.py")
 # The least that each command asks for.
 LEAST = {
     "train": ["--config", DIGITS, "--workdir", "run"],

@@ -143,7 +143,7 @@ def test_a_run_of_other_groups_is_left_out_of_the_channels_and_named(tmp_path):
 @pytest.fixture
 def timed(tmp_path):
     """(a run of the digits, a latency table of its network)."""
-    config = config_file.load(str(CONFIGS / "digits_resnet8_joslim.py"), [])
+    config = config_file.load(str(CONFIGS / "digits_joslim.py"), [])
     net = build.build_net(config, (8, 8, 1), 10)
     subnets = [net.space.uniform(width) for width in (0.42, 0.6, 0.8, 1.0)]
     rows = [row(1.0, int(net.macs(s))) | {"channels": net.space.to_channels(s)} for s in subnets]

@@ -134,7 +134,7 @@ def test_a_run_that_held_nothing_out_is_searched_so_only_if_asked_for(held_nothi
 
 def test_a_network_that_runs_at_its_switches_only_is_refused(tmp_path):
     config = small(steps=1)
-    config.algorithm = recipes.snet((0.5, 1.0))
+    config.algorithm = recipes.algorithm("snet", widths=(0.5, 1.0))
     config.data.holdout = config.scoring.images = 64
     config.evaluation.widths = (1.0,)
     untrained(config, tmp_path)

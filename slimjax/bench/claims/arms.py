@@ -21,12 +21,13 @@ from slimjax.bench.claims import probes, search_probes
 from slimjax.bench.claims.fit import fit, with_seed
 from slimjax.experiment import recipes
 from slimjax.experiment.build import build
+from slimjax.experiment.config import complete
 
 
 def base() -> ConfigDict:
     """A task on which widths differ: 1,000 of the embedded MNIST images, ResNet-8 of 8, 16 and 32 channels."""
     config = recipes.embedded("mnist5k")
-    config.algorithm = recipes.usnet()
+    config.algorithm = recipes.algorithm("usnet")
     config.model.options = ConfigDict({"channels": (8, 16, 32), "stem_stride": 2})
     config.data.train_examples = 1000
     config.train.steps = 500
@@ -52,25 +53,22 @@ def _range(min_width: float) -> Callable[[ConfigDict], Any]:
 
 def _snet(**options: Any) -> Callable[[ConfigDict], Any]:
     def change(config: ConfigDict) -> None:
-        config.algorithm = recipes.snet(probes.SWITCHES)
-        config.algorithm.update(options)
+        config.algorithm = recipes.algorithm("snet", widths=probes.SWITCHES, **options)
 
     return change
 
 
 def _plain(config: ConfigDict) -> None:
-    config.algorithm = recipes.snet((1.0,))
-    config.algorithm.update(private_affine=False)
+    config.algorithm = recipes.algorithm("snet", widths=(1.0,), private_affine=False)
 
 
 def _search(
-    algorithm: Callable[[], ConfigDict], channels: tuple[int, ...] = (8, 16, 32), **options: Any
+    algorithm: str, channels: tuple[int, ...] = (8, 16, 32), **options: Any
 ) -> Callable[[ConfigDict], Any]:
     """Joslim's range of widths, held-out images, and more steps; one program serves all subnets."""
 
     def change(config: ConfigDict) -> None:
-        config.algorithm = algorithm()
-        config.algorithm.update(options)
+        config.algorithm = recipes.algorithm(algorithm, **options)
         config.model.min_width = 0.42
         config.model.options.channels = channels
         config.data.holdout = search_probes.HOLDOUT
@@ -81,12 +79,12 @@ def _search(
 
 
 def _joslim(probes: tuple[str, ...] = ("visited",), steps_per_round: int = 10, **options: Any) -> Arm:
-    return Arm(_search(recipes.joslim, steps_per_round=steps_per_round, **options), probes)
+    return Arm(_search("joslim", steps_per_round=steps_per_round, **options), probes)
 
 
 def _slimming(config: ConfigDict) -> None:
     """AutoSlim's supernet is 1.5 times as wide as the network that it competes with."""
-    _search(recipes.usnet, channels=(12, 24, 48))(config)
+    _search("usnet", channels=(12, 24, 48))(config)
     config.model.min_width = 0.25
 
 
@@ -107,8 +105,8 @@ ARMS: Mapping[str, Arm] = MappingProxyType(
         "private norms": Arm(_snet(), ("switches",)),
         "shared affine, private statistics": Arm(_snet(private_affine=False), ("switches", "weights")),
         "naive shared norms": Arm(_snet(private_affine=False, private_stats=False), ("switches", "weights")),
-        "uniform widths": Arm(_search(recipes.usnet), ("uniform",)),
-        "two stages": Arm(_search(recipes.bignas), ("searched",)),
+        "uniform widths": Arm(_search("usnet"), ("uniform",)),
+        "two stages": Arm(_search("bignas"), ("searched",)),
         "joslim": _joslim(("visited", "uniform")),
         "joslim, lower bound": _joslim(("visited", "uniform"), search={"bound": "lower"}),
         "joslim, random weight": _joslim(search={"random_lambda": True}),
@@ -116,7 +114,7 @@ ARMS: Mapping[str, Arm] = MappingProxyType(
         "joslim, scored once": _joslim(rescore=False),
         "joslim, K = 5": _joslim(steps_per_round=5),
         "joslim, K = 30": _joslim(steps_per_round=30),
-        "uniform widths, small": Arm(_search(recipes.usnet, SMALL), ("uniform",)),
+        "uniform widths, small": Arm(_search("usnet", SMALL), ("uniform",)),
         "joslim, small": _joslim(channels=SMALL),
         "slimming": Arm(_slimming, ("slimmed",)),
     }
@@ -145,6 +143,7 @@ def _run_arm(name: str, seeds: Sequence[int], store: Path) -> dict[tuple[str, in
 def _config(name: str) -> ConfigDict:
     config = base()
     ARMS[name].change(config)
+    complete(config)
     return config
 
 

@@ -1,0 +1,23 @@
+"""BigNAS on ImageNet: MobileNet V2 or V3 Large or ResNet-18 at any channels from 0.42 to 1, searched afterwards.
+
+Paper: Yu et al., BigNAS: Scaling Up Neural Architecture Search with Big Single-Stage Models, ECCV 2020
+  (method only: channels, no kernels or depths; the settings are Joslim's, whose TwoStage baseline this is).
+Command: slimjax train --config configs/imagenet_bignas.py:model=us_mobilenet_v2 --workdir runs/imagenet_bignas
+Then: slimjax search --workdir runs/imagenet_bignas --trials 1000 --budget 'macs<=0.3' 'macs<=0.5' 'macs<=0.75'
+Hardware: 8 accelerators, or any number that divides 1,024.
+Expected: no numbers are published for these settings; not run here yet.
+"""
+
+from typing import Literal
+
+from ml_collections import ConfigDict
+
+from slimjax.experiment import recipes
+
+Model = Literal["us_mobilenet_v2", "mobilenet_v3_large", "resnet18"]
+
+
+def get_config(model: Model = "us_mobilenet_v2") -> ConfigDict:
+    config = recipes.imagenet_joslim(model)
+    config.algorithm = recipes.algorithm("bignas")
+    return config
