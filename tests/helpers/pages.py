@@ -36,11 +36,15 @@ def spans(page: Path) -> list[str]:
 
 
 def commands(page: Path) -> list[list[str]]:
-    """The words of every `slimjax ...` in indented blocks and in spans, without what stands before it."""
-    blocks = re.findall(r"^    (.*)$", FENCED.sub("", page.read_text()).replace("\\\n", ""), re.MULTILINE)
-    inline = [span for span in spans(page) if span.startswith("slimjax ")]
-    found = [re.search(r"(?:^|\s)(slimjax .*)", text) for text in [*blocks, *inline]]
+    """The words of every `slimjax ...` in indented blocks, without what stands before it."""
+    lines = re.findall(r"^    (.*)$", FENCED.sub("", page.read_text()).replace("\\\n", ""), re.MULTILINE)
+    found = [re.search(r"(?:^|\s)(slimjax .*)", line) for line in lines]
     return [shlex.split(match[1], comments=True) for match in found if match]
+
+
+def mentions(page: Path) -> list[list[str]]:
+    """The words of every `slimjax ...` between back-ticks: often only a verb, and the option that is spoken of."""
+    return [shlex.split(span) for span in spans(page) if span.startswith("slimjax ")]
 
 
 @dataclasses.dataclass(frozen=True)
