@@ -1,10 +1,11 @@
 # make demo: install, train on real images that ship in a package, write runs/demo/report.html
 # make test: install, lint, type-check, run all tests
+# make docs: the pages in docs/ as a site, into build/docs; a dead link fails
 PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/installed
 
-.PHONY: install test demo claims clean
+.PHONY: install test demo docs claims clean
 install: $(INSTALLED)
 
 $(INSTALLED): setup.cfg pyproject.toml requirements.txt
@@ -23,6 +24,11 @@ test: install
 demo: install
 	$(BIN)/slimjax train --config configs/mnist5k_usnet.py --workdir runs/demo
 	@echo "Open runs/demo/report.html for the picture; runs/demo/front.json has the numbers."
+
+docs: install
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint requirements.txt --editable '.[docs]'
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+	@echo "Open build/docs/index.html."
 
 claims: install
 	$(BIN)/slimjax bench claims --only snet,usnet
