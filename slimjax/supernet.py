@@ -30,6 +30,19 @@ class Supernet:
     Args:
       convention: what `macs` counts.
       max_width: the width that means full size (see `nn.space.Space`).
+
+    >>> import jax
+    >>> from flax import linen as nn
+    >>> from slimjax import BatchNorm, Conv, FeatureMap, Group, PoolingHead, Rounding, Supernet
+    >>> class OneLayer(nn.Module):
+    ...     @nn.compact
+    ...     def __call__(self, images, widths=None, train=False):
+    ...         x = Conv(Group("body", 32), name="stem")(FeatureMap.of(images, widths))
+    ...         x = BatchNorm(name="norm")(x, train).map(jax.nn.relu)
+    ...         return PoolingHead(10, name="head")(x)
+    >>> net = Supernet(OneLayer(), (8, 8, 3), Rounding("multiple", 8), min_width=0.25)
+    >>> int(net.params(net.space.uniform(0.5))) == 3 * 3 * 3 * 16 + 2 * 16 + 16 * 10 + 10
+    True
     """
 
     model: nn.Module
@@ -122,6 +135,11 @@ def named(
 
     Raises:
       UserError: an unknown name, or a value that the network cannot have.
+
+    >>> from slimjax import named
+    >>> net = named("resnet20")
+    >>> int(net.macs(net.space.largest))
+    40551040
     """
     spec = models.lookup(name)
     fields = _given(multiplier=_whole(multiplier), num_classes=num_classes)

@@ -1,6 +1,7 @@
-"""The architecture, held: imports go down only, and what the core may not use is not there."""
+"""The architecture, held: imports go down only, without circles, and what the core may not use is not there."""
 
 import ast
+import graphlib
 import subprocess
 import sys
 from pathlib import Path
@@ -8,27 +9,38 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).parent.parent / "slimjax"
-# From the ground up. A module may import modules of lower floors, and of its own floor.
+# From the ground up: a room imports rooms of lower floors only. A room is a folder, or a file beside the folders.
 FLOORS = [
-    {"errors", "checks", "progress", "worker"},
-    {"files", "sharding"},
+    {"errors", "progress"},
+    {"checks", "data", "files", "sharding", "worker"},
     {"nn"},
-    {"search", "data", "workdir", "models", "cost"},
-    {"report"},
-    {"supernet"},
-    {"vectors", "budgets"},
-    {"step"},
-    {"profiling", "algorithms"},
+    {"cost", "models", "search", "workdir"},
+    {"report", "supernet"},
+    {"budgets", "step"},
+    {"profiling", "vectors"},
+    {"algorithms"},
     {"experiment"},
     {"bench"},
     {"verbs"},
     {"__main__"},
 ]
-FLOOR = {module: floor for floor, modules in enumerate(FLOORS) for module in modules}
+FLOOR = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
+FACE = PACKAGE / "__init__.py"  # the public face stands outside: it only says where names are
+
+
+def modules() -> dict[str, Path]:
+    """Every module by its dotted name, but for the public face."""
+    paths = sorted(path for path in PACKAGE.rglob("*.py") if path != FACE)
+    return {dotted(path): path for path in paths}
+
+
+def dotted(path: Path) -> str:
+    parts = path.relative_to(PACKAGE.parent).with_suffix("").parts
+    return ".".join(parts).removesuffix(".__init__")
 
 
 def imports(path: Path) -> set[str]:
-    """Dotted names of everything that a file imports, also inside functions."""
+    """Dotted names of everything that a file imports, also inside functions and for type checkers."""
     found = set()
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
@@ -38,38 +50,86 @@ def imports(path: Path) -> set[str]:
     return found
 
 
-def modules() -> list[Path]:
-    return sorted(path for path in PACKAGE.rglob("*.py") if path != PACKAGE / "__init__.py")
+def inner(name: str, path: Path) -> set[str]:
+    """The modules of the package that a module imports. A package that it only names on the way is none."""
+    found = imports(path) & set(modules())
+    return {module for module in found if not any(other.startswith(module + ".") for other in found)} - {name}
 
 
-def room(path: Path) -> str:
-    return path.relative_to(PACKAGE).with_suffix("").parts[0]
+def room(module: str) -> str:
+    return module.split(".")[1]
 
 
-@pytest.mark.parametrize("path", modules(), ids=lambda path: str(path.relative_to(PACKAGE)))
-def test_imports_go_down_only(path):
-    inner = {name.split(".")[1] for name in imports(path) if name.startswith("slimjax.")}
-    too_high = sorted(name for name in inner if FLOOR[name] > FLOOR[room(path)])
-    assert not too_high, f"{path.name} stands on floor {FLOOR[room(path)]} and imports {too_high}"
+def circle(imported: dict[str, set[str]]) -> list[str]:
+    """One circle of imports; empty: there is none."""
+    try:
+        graphlib.TopologicalSorter(imported).prepare()
+    except graphlib.CycleError as error:
+        return error.args[1]
+    return []
 
 
-@pytest.mark.parametrize("path", modules(), ids=lambda path: str(path.relative_to(PACKAGE)))
-def test_package_uses_no_pickle_no_private_jax_and_no_tensorflow(path):
+def test_every_room_has_its_floor():
+    assert {room(module) for module in modules()} == set(FLOOR)
+
+
+@pytest.mark.parametrize("module", modules())
+def test_imports_go_down_only(module):
+    mine, path = room(module), modules()[module]
+    wrong = {
+        other for other in inner(module, path) if mine != room(other) and FLOOR[room(other)] >= FLOOR[mine]
+    }
+    assert not wrong, f"{module} stands on floor {FLOOR[mine]} and imports {sorted(wrong)}"
+
+
+def test_no_module_imports_itself_by_way_of_others():
+    assert circle({"a": {"b"}, "b": {"c"}, "c": {"a"}}), "a circle is seen"
+    assert not circle({name: inner(name, path) for name, path in modules().items()})
+
+
+@pytest.mark.parametrize("module", modules())
+def test_package_uses_no_pickle_no_private_jax_and_no_tensorflow(module):
     banned = ("pickle", "cloudpickle", "dill", "jax._src", "jaxlib", "tensorflow.", "joblib")
-    bad = sorted(name for name in imports(path) if (name + ".").startswith(banned))
-    assert not bad
+    assert not sorted(name for name in imports(modules()[module]) if (name + ".").startswith(banned))
 
 
-@pytest.mark.parametrize("path", modules(), ids=lambda path: str(path.relative_to(PACKAGE)))
-def test_files_stay_under_400_lines(path):
-    assert len(path.read_text().splitlines()) < 400
+@pytest.mark.parametrize("module", modules())
+def test_files_stay_under_400_lines(module):
+    assert len(modules()[module].read_text().splitlines()) < 400
+
+
+def functions() -> list[tuple[str, int]]:
+    """Where each function of the package is, and its lines."""
+    found = []
+    for module, path in modules().items():
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.FunctionDef):
+                found.append((f"{module}.{node.name}", node.end_lineno - node.lineno + 1))
+    return found
+
+
+def test_no_function_but_the_loop_is_longer_than_60_lines():
+    assert {name for name, lines in functions() if lines > 60} <= {"slimjax.experiment.loop.train"}
+
+
+def test_an_algorithm_is_one_file_of_at_most_200_lines():
+    long = {
+        path.stem
+        for path in (PACKAGE / "algorithms").glob("*.py")
+        if len(path.read_text().splitlines()) > 200
+    }
+    assert not long
 
 
 def test_search_knows_neither_jax_nor_networks():
-    files = {"slimjax.files"}  # the log of trials
-    allowed = {"slimjax.search", "slimjax.errors", "slimjax.checks", "slimjax.nn", *files}
-    inner = {name for path in (PACKAGE / "search").glob("*.py") for name in imports(path)}
-    assert {".".join(name.split(".")[:2]) for name in inner if name.startswith("slimjax.")} <= allowed
+    allowed = {"search", "errors", "checks", "nn", "files"}  # files: the log of trials
+    found = {
+        room(other)
+        for module, path in modules().items()
+        if room(module) == "search"
+        for other in inner(module, path)
+    }
+    assert found <= allowed
     code = "import sys, slimjax.search.bayes; sys.exit(bool({'jax', 'flax'} & {m.split('.')[0] for m in sys.modules}))"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 

@@ -28,6 +28,11 @@ class FeatureMap:
     """An activation, the group of its last axis, and the widths of all groups.
 
     Invariant: inactive channels are exactly zero. `map` keeps it, whatever the function does to zeros.
+
+    >>> import jax.numpy as jnp
+    >>> from slimjax import FeatureMap
+    >>> FeatureMap.of(jnp.ones((2, 8, 8, 3))).map(lambda value: 2 * value).value.shape
+    (2, 8, 8, 3)
     """
 
     value: jax.Array

@@ -139,6 +139,12 @@ class Conv(SlimLayer):
 
     Args:
       shuffled: as after a channel shuffle of the input, without moving a channel (see `dense_kernel`).
+
+    >>> from slimjax import Conv, FeatureMap, Group
+    >>> x = FeatureMap.of(jnp.ones((1, 4, 4, 3)))
+    >>> y, _ = Conv(Group("body", 8), stride=2).init_with_output(jax.random.key(0), x)
+    >>> y.group.name, y.value.shape
+    ('body', (1, 2, 2, 8))
     """
 
     group: Group

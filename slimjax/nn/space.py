@@ -36,6 +36,11 @@ class Space:
 
     Raises:
       BadValue: if `min_width` lies outside (0, max_width].
+
+    >>> from slimjax import Group, Rounding, Space
+    >>> space = Space((Group("body", 32), Group("inner", 64)), Rounding("multiple", 8), min_width=0.25)
+    >>> space.uniform(0.5).tolist(), space.from_channels({"inner": 24}).tolist()
+    ([16, 32], [32, 24])
     """
 
     groups: tuple[Group, ...]

@@ -34,6 +34,10 @@ class Rounding:
     - `make_divisible`: nearest multiple of `divisor`, one step up if that loses over 10 % (US-Net);
     - `truncate`: int(value) (Joslim, S-ResNet-50);
     - `multiple`: nearest multiple of `divisor`, at least one of them.
+
+    >>> from slimjax import Rounding
+    >>> [Rounding(policy, 8)(0.35 * 32) for policy in Rounding.POLICIES]
+    [16, 11, 8]
     """
 
     POLICIES: ClassVar = ("make_divisible", "truncate", "multiple")
@@ -87,6 +91,10 @@ class Group:
 
     Raises:
       UserError: counts that are not whole multiples, at full size or at some legal width.
+
+    >>> from slimjax import Group, Rounding
+    >>> int(Group("hidden", 96, quantum=6).at(0.5, Rounding("make_divisible", 8)))
+    48
     """
 
     name: str
