@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from slimjax.nn.widths import Group, Rounding
     from slimjax.supernet import Supernet, named
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 _HOMES: Mapping[str, str] = MappingProxyType(
     {

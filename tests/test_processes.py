@@ -17,7 +17,7 @@ from slimjax.experiment import config_file
 from slimjax.experiment.loop import train
 from slimjax.search import trials
 from slimjax.verbs import search
-from slimjax.verbs.evaluate import load_config
+from slimjax.workdir.rundir import RunDir
 
 CONFIG = "configs/digits_joslim.py"
 OVERRIDES = tuple(
@@ -77,7 +77,7 @@ def test_two_processes_train_as_one(runs):
     np.testing.assert_allclose(losses(two), losses(one), atol=1e-4)
     fronts = [json.loads((d / "front.json").read_text())[0] for d in (one, two)]
     assert fronts[0]["loss"] == pytest.approx(fronts[1]["loss"], abs=1e-4)
-    config = load_config(str(one))
+    config = RunDir(one).read_config()
     assert_trees_close(final_state(config, two).params, final_state(config, one).params)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import functools
 import math
 import sys
@@ -17,41 +16,42 @@ from ml_collections import ConfigDict
 from slimjax import sharding
 from slimjax.data.feed import Feed
 from slimjax.errors import RunError
-from slimjax.experiment import plan
+from slimjax.experiment import plan, reload
 from slimjax.experiment.build import Experiment, build
-from slimjax.experiment.measure import FrontRow, Prober, evaluate
+from slimjax.experiment.measure import Prober, evaluate
 from slimjax.progress import Progress, Stopwatch
-from slimjax.report import page
+from slimjax.report import page, table
+from slimjax.report.table import SubnetRow
 from slimjax.search.trials import TrialLog
-from slimjax.step.state import TrainState, place
+from slimjax.step.state import TrainState
 from slimjax.workdir import metrics as metrics_file
-from slimjax.workdir import rundir
 from slimjax.workdir.checkpoint import Checkpointer
 from slimjax.workdir.metrics import MetricsWriter
+from slimjax.workdir.rundir import RunDir
 
 MAY_CHANGE = ("devices", "train.log_every", "train.checkpoint_every", "train.keep_checkpoints", "evaluation")
 """Fields that a resumed run may set differently: they do not change what is learnt."""
 
 
-def train(config: ConfigDict, directory: str, command: str = "") -> list[FrontRow]:
+def train(config: ConfigDict, directory: epath.PathLike, command: str = "") -> list[SubnetRow]:
     """Trains, calibrates, evaluates and reports; called again on the same directory, it resumes.
 
-    Writes checkpoints, metrics (JSON lines and TensorBoard), config.json, front.json and report.html, and
-    trials.jsonl if the algorithm searches.
+    Writes checkpoints, metrics (JSON lines and TensorBoard), config, rows and report, and trials if the
+    algorithm searches; `RunDir` has their names.
     """
-    experiment = build(config)
+    experiment, run = build(config), RunDir(directory)
     algorithm = experiment.algorithm
     leads = jax.process_index() == 0
     with contextlib.ExitStack() as stack:
         # 1. Claim the directory and say what will run.
         if leads:
-            claim(stack, directory, config)
-        saver = stack.enter_context(Checkpointer(checkpoints(directory), keep=config.train.keep_checkpoints))
-        state = start(experiment, saver)
+            stack.enter_context(run.claim(config.to_json_best_effort(), MAY_CHANGE))
+        saver = stack.enter_context(Checkpointer(run.checkpoints, keep=config.train.keep_checkpoints))
+        state = reload.start(experiment, saver)
         first = int(state.step)
-        metrics = stack.enter_context(contextlib.closing(MetricsWriter(directory, enabled=leads)))
+        metrics = stack.enter_context(contextlib.closing(MetricsWriter(run.metrics, enabled=leads)))
         metrics.truncate_after(first)
-        trials = stack.enter_context(TrialLog(directory, enabled=leads))
+        trials = stack.enter_context(TrialLog(run.trials, enabled=leads))
         trials.truncate_after(first - 1)
         if leads:
             print(plan.describe(experiment, first), file=sys.stderr, flush=True)
@@ -93,25 +93,7 @@ def train(config: ConfigDict, directory: str, command: str = "") -> list[FrontRo
             # 6. Keep.
             if done % config.train.checkpoint_every == 0 or done == experiment.steps:
                 saver.save(done, {"state": state})
-    return finish(experiment, state, directory, command)
-
-
-def start(experiment: Experiment, saver: Checkpointer) -> TrainState:
-    """The state to go on from: the newest checkpoint, else a fresh one. Its step tells the next batch."""
-    restored = restore(experiment, saver)
-    if restored is not None:
-        return restored
-    return place(experiment.mesh, experiment.algorithm.init(experiment.config.seed))
-
-
-def restore(experiment: Experiment, saver: Checkpointer) -> TrainState | None:
-    """The newest checkpointed state, placed on this run's devices."""
-    like = jax.eval_shape(lambda: experiment.algorithm.init(experiment.config.seed))
-    restored = saver.restore(sharding.abstract({"state": like}, sharding.replicated(experiment.mesh)))
-    if restored is None:
-        return None
-    state = restored.tree["state"]
-    return dataclasses.replace(state, algorithm=sharding.fetch(state.algorithm))
+    return finish(experiment, state, run, command)
 
 
 def log(
@@ -141,33 +123,22 @@ def log(
     return {"loss": values[f"{first}/loss"], "top1": values[f"{first}/top1"]}
 
 
-def finish(experiment: Experiment, state: TrainState, directory: str, command: str) -> list[FrontRow]:
-    """Calibrates and evaluates the algorithm's subnets; writes front.json and report.html."""
+def finish(experiment: Experiment, state: TrainState, run: RunDir, command: str) -> list[SubnetRow]:
+    """Calibrates and evaluates the algorithm's subnets; writes rows and report."""
     chosen = experiment.algorithm.choose(state, experiment.evaluation_subnets())
     rows = evaluate(experiment, state, chosen)
     if jax.process_index() == 0:
-        write_results(experiment, rows, directory, command)
+        write_results(experiment, rows, run, command)
     return rows
 
 
-def write_results(experiment: Experiment, rows: list[FrontRow], directory: str, command: str) -> None:
-    config, path = experiment.config, epath.Path(directory)
-    page.write_front(path / "front.json", rows)
+def write_results(experiment: Experiment, rows: list[SubnetRow], run: RunDir, command: str) -> None:
+    config = experiment.config
+    table.write_rows(run.front, rows)
     page.write_report(
-        path / "report.html",
+        run.report,
         title=f"{config.model.name} on {config.data.name}, {config.algorithm.name}",
         rows=rows,
         command=command,
-        metrics=metrics_file.read(path / "metrics.jsonl"),
+        metrics=metrics_file.read(run.metrics),
     )
-
-
-def claim(stack: contextlib.ExitStack, directory: str, config: ConfigDict) -> None:
-    """Locks a local directory and writes the config down, or refuses one that holds another run."""
-    if "://" not in directory:
-        stack.enter_context(rundir.WorkdirLock(directory))
-    rundir.record_run(directory, config.to_json_best_effort(), ignore=MAY_CHANGE)
-
-
-def checkpoints(directory: str) -> epath.Path:
-    return epath.Path(directory) / "checkpoints"

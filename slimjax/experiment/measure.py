@@ -17,16 +17,14 @@ from slimjax.nn import batch_stats
 from slimjax.nn.space import Subnet
 from slimjax.nn.widths import named_width
 from slimjax.progress import Progress
+from slimjax.report.table import SubnetRow
 from slimjax.step.scoring import Scorer
 from slimjax.step.state import TrainState
-
-FrontRow = dict[str, Any]
-"""name, width or None, channels by group, macs, params, top1 (0 to 1), top1_uncalibrated (or None), loss."""
 
 
 def evaluate(
     experiment: Experiment, state: TrainState, chosen: Mapping[str, Chosen], *, quiet: bool = False
-) -> list[FrontRow]:
+) -> list[SubnetRow]:
     """Calibrates every chosen subnet on its own, and tests it with and without calibration."""
     stats = calibrate(experiment, state, chosen)
     rows = []
@@ -97,7 +95,7 @@ def _row(
     choice: Chosen,
     after: Mapping[str, float],
     before: Mapping[str, float] | None,
-) -> FrontRow:
+) -> SubnetRow:
     net = experiment.net
     return {
         "name": name,

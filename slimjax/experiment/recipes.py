@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+from etils import epath
 from ml_collections import ConfigDict
 
 from slimjax import models
@@ -103,14 +103,14 @@ def retrain(run: str, architectures: Sequence[str], settings: str = "own") -> Co
     Differs: with "own" the run's settings stay, its held-out images too, so that both can be compared.
 
     Args:
-      run: path of the run's config.json.
+      run: path of the config that the run wrote down.
       architectures: files that `slimjax search` wrote.
       settings: of `RETRAINING`. The published ones hold no images out: nothing is searched any more.
     """
     if settings not in RETRAINING:
         raise UserError(f"settings: expected one of {', '.join(RETRAINING)}, got {settings!r}.")
     config = default_config()
-    config.update(ConfigDict(json.loads(Path(run).read_text())))
+    config.update(ConfigDict(json.loads(epath.Path(run).read_text())))
     if settings != "own":
         published = imagenet()
         config.data.update(augment=published.data.augment, holdout=0)

@@ -10,7 +10,7 @@ from typing import Any
 from slimjax import supernet
 from slimjax.cost import units
 from slimjax.profiling import meters, sweep, tpu
-from slimjax.workdir.rundir import versions
+from slimjax.workdir.versions import versions
 from slimjax.worker import serve
 
 

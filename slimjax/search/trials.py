@@ -69,7 +69,7 @@ class TrialLog:
     after every write.
 
     Args:
-      path: a file `*.jsonl`, or a directory for `trials.jsonl`; made if it is missing. Also in a bucket (`gs://...`).
+      path: a file, made with its directory if it is missing. Also in a bucket (`gs://...`).
       enabled: False writes nothing, but reads: all processes but one pass it.
       scratch: a local directory to write first; a temporary one by default if `path` is in a bucket.
     """
@@ -77,8 +77,7 @@ class TrialLog:
     def __init__(
         self, path: epath.PathLike, *, enabled: bool = True, scratch: str | Path | None = None
     ) -> None:
-        path = epath.Path(path)
-        self.path = path if path.suffix == ".jsonl" else path / "trials.jsonl"
+        self.path = epath.Path(path)
         if scratch is None and "://" in str(path) and enabled:
             scratch = tempfile.mkdtemp(prefix="slimjax-trials-")
         self._scratch = None if scratch is None else Path(scratch) / self.path.name

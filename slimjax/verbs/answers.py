@@ -12,7 +12,7 @@ from typing import Any
 import jax
 
 from slimjax import sharding
-from slimjax.report import page
+from slimjax.report import table
 
 
 def print_answer(arguments: argparse.Namespace, answer: Mapping[str, Any]) -> None:
@@ -23,7 +23,7 @@ def print_answer(arguments: argparse.Namespace, answer: Mapping[str, Any]) -> No
 def print_rows(arguments: argparse.Namespace, rows: Sequence[dict[str, Any]]) -> None:
     """A table of subnets, or one line of JSON; the first process of a launch prints it."""
     if jax.process_index() == 0:
-        print(json.dumps(rows) if arguments.json else page.format_table(rows), flush=True)
+        print(json.dumps(rows) if arguments.json else table.format_table(rows), flush=True)
 
 
 def format_answer(answer: Mapping[str, Any]) -> str:

@@ -16,9 +16,10 @@ from slimjax.cost.latency import LatencyTable
 from slimjax.errors import UserError
 from slimjax.experiment import build
 from slimjax.report import page
-from slimjax.report.page import FrontRow, Fronts, Panel
+from slimjax.report.draw import SERIES, Fronts, Panel
+from slimjax.report.table import SubnetRow
 from slimjax.search import pareto, trials
-from slimjax.verbs.evaluate import load_config
+from slimjax.workdir.rundir import RunDir
 
 NEAR = (0.25, 0.5, 0.75)
 """Where channels are drawn: shares of the way from the least cost that all runs have to the most."""
@@ -30,12 +31,12 @@ class Run:
 
     Args:
       name: of its directory.
-      rows: of its front.json, with `latency_ms` if there is a table.
+      rows: of its subnets, with `latency_ms` if there is a table.
       visited: costs of the subnets that a search tried, fractions of the largest network's; empty: no search.
     """
 
     name: str
-    rows: Sequence[FrontRow]
+    rows: Sequence[SubnetRow]
     visited: Sequence[float]
 
     def points(self, cost: str = "macs") -> np.ndarray:
@@ -50,18 +51,24 @@ class Run:
 
 
 def load(directory: str, table: LatencyTable | None = None) -> Run:
-    """Raises: UserError: the run has no front yet, a file of it is damaged, or the table is of another network."""
-    folder = epath.Path(directory)
-    if not (folder / "front.json").exists():
-        raise UserError(f"--workdir {directory}: expected a finished run, but it has no front.json.")
+    """What a run left behind.
+
+    Raises:
+      UserError: the run has no rows yet, a file of it is damaged, another schema's slimjax wrote it, or the table
+        is of another network.
+    """
+    kept = RunDir(directory)
+    kept.check_schema()
+    if not kept.front.exists():
+        raise UserError(f"--workdir {directory}: expected a finished run, but it has no {kept.front.name}.")
     try:
-        rows = json.loads((folder / "front.json").read_text())
-        run = Run(folder.name, rows, _visited(folder / "trials.jsonl"))
+        rows = json.loads(kept.front.read_text())
+        run = Run(kept.path.name, rows, _visited(kept.trials))
         if not run.points().size or not np.isfinite(run.points()).all():
             raise ValueError("none, or numbers that are not finite")
     except (ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{folder / 'front.json'}: expected rows with loss and macs ({error}).") from error
-    return run if table is None else dataclasses.replace(run, rows=_timed(rows, directory, table))
+        raise UserError(f"{kept.front}: expected rows with loss and macs ({error}).") from error
+    return run if table is None else dataclasses.replace(run, rows=_timed(rows, kept, table))
 
 
 def write(
@@ -74,8 +81,8 @@ def write(
     """
     times = None if table is None else latency.load(table)
     runs = [load(directory, times) for directory in directories]
-    if len(runs) > len(page.SERIES):
-        raise UserError(f"--workdir: expected at most {len(page.SERIES)} runs, got {len(runs)}.")
+    if len(runs) > len(SERIES):
+        raise UserError(f"--workdir: expected at most {len(SERIES)} runs, got {len(runs)}.")
     if len({run.name for run in runs}) < len(runs):
         runs = [dataclasses.replace(run, name=path) for run, path in zip(runs, directories, strict=True)]
     drawn, compared = [_fronts(runs, "macs", "MACs", "MACs")], compare(runs)
@@ -161,9 +168,9 @@ def _panel(runs: Sequence[Run], cost: str, near: float, full: Mapping[str, int])
     return Panel(near, {name: (row[cost], shares[name]) for name, row in rows.items()})
 
 
-def _timed(rows: Sequence[FrontRow], directory: str, table: LatencyTable) -> list[FrontRow]:
+def _timed(rows: Sequence[SubnetRow], kept: RunDir, table: LatencyTable) -> list[SubnetRow]:
     """Rows with the milliseconds of the run's own network."""
-    net = supernet.named(**build.read_network(load_config(directory)))
+    net = supernet.named(**build.read_network(kept.read_config()))
     subnets = np.stack([net.space.from_channels(row["channels"]) for row in rows])
     times = net.latency(table)(subnets)
     return [{**row, "latency_ms": float(ms)} for row, ms in zip(rows, times, strict=True)]

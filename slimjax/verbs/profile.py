@@ -8,7 +8,7 @@ from typing import Any
 
 from slimjax.cost import latency
 from slimjax.experiment import build, config_file
-from slimjax.profiling import meters, page, profile
+from slimjax.profiling import meters, pictures, profile
 from slimjax.profiling.profile import ProfileRequest
 from slimjax.verbs import options
 from slimjax.verbs.answers import print_answer, use_cpu
@@ -22,7 +22,7 @@ def run(arguments: argparse.Namespace, overrides: list[str]) -> None:
     table = latency.monotone(table) if arguments.monotone else table
     table.save(arguments.out)
     picture = str(pathlib.Path(arguments.out).with_suffix(".html"))
-    page.write(picture, [table], arguments.command)
+    pictures.write(picture, [table], arguments.command)
     print_answer(arguments, {"out": arguments.out, "page": picture, **table.summary()})
 
 

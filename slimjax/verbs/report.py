@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 
 from slimjax.cost import latency
-from slimjax.profiling import page
+from slimjax.profiling import pictures
 from slimjax.verbs import fronts
 from slimjax.verbs.answers import print_answer
 from slimjax.verbs.arguments import refuse
@@ -18,5 +18,5 @@ def run(arguments: argparse.Namespace, overrides: list[str]) -> None:
         print_answer(arguments, {"out": arguments.out, "runs": compared})
         return
     refuse(arguments, ["table"], "goes with --workdir. Tables to draw are given as --tables.")
-    page.write(arguments.out, [latency.load(path) for path in arguments.tables], arguments.command)
+    pictures.write(arguments.out, [latency.load(path) for path in arguments.tables], arguments.command)
     print_answer(arguments, {"out": arguments.out})

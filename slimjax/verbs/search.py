@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import dataclasses
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
@@ -15,12 +14,12 @@ from slimjax import sharding
 from slimjax.budgets import Budget, Resource, parse_budget
 from slimjax.checks import check, if_given, integer, one_of
 from slimjax.errors import BadValue, UserError
-from slimjax.experiment import recipes
-from slimjax.experiment.build import Experiment, build, check_scoring, network
-from slimjax.experiment.measure import FrontRow, Prober, evaluate
+from slimjax.experiment import recipes, reload
+from slimjax.experiment.build import Experiment, check_scoring, network
+from slimjax.experiment.measure import Prober, evaluate
 from slimjax.files import write_atomic
 from slimjax.nn.space import Subnet
-from slimjax.report.page import write_front
+from slimjax.report.table import SubnetRow, write_rows
 from slimjax.search.base import Cost, Searcher, check_reachable, target_name
 from slimjax.search.evolution import evolution
 from slimjax.search.greedy import greedy
@@ -32,9 +31,9 @@ from slimjax.supernet import Supernet
 from slimjax.vectors import WidthVectors
 from slimjax.verbs.answers import print_rows, start_jax
 from slimjax.verbs.arguments import given, refuse
-from slimjax.verbs.evaluate import load_config, load_state
 from slimjax.workdir import architecture
 from slimjax.workdir.architecture import Architecture
+from slimjax.workdir.rundir import RunDir, SearchDir
 
 METHODS: Mapping[str, str] = MappingProxyType(
     {"evolution": "loss", "greedy": "error", "bayes": "loss", "history": "loss"}
@@ -79,6 +78,16 @@ class Search:
         if not self.budgets:
             raise BadValue("budget", "expected one or more, such as 'macs<=0.5'.")
 
+    @property
+    def run_dir(self) -> RunDir:
+        """What is searched."""
+        return RunDir(self.directory)
+
+    @property
+    def folder(self) -> SearchDir:
+        """Where what is found goes."""
+        return self.run_dir.search(self.method)
+
     def parsed(self) -> list[Budget]:
         budgets = [parse_budget(text) for text in self.budgets]
         if len({budget.resource for budget in budgets}) > 1:
@@ -95,17 +104,17 @@ def run(arguments: argparse.Namespace, overrides: list[str]) -> None:
     print_rows(arguments, search(Search(arguments.workdir, tuple(arguments.budget), **wanted)))
 
 
-def search(wanted: Search) -> list[FrontRow]:
-    """Rows as in front.json, one for each budget; files beside them in DIRECTORY/search-METHOD.
+def search(wanted: Search) -> list[SubnetRow]:
+    """Rows as training writes them, one for each budget; files beside them in the run's directory.
 
     Raises:
       UserError: a budget that no subnet meets, no checkpoint, or no held-out images.
     """
     budgets = wanted.parsed()
-    experiment = build(load_config(wanted.directory))
+    experiment = reload.experiment_of(wanted.run_dir)
     experiment = experiment if wanted.method == "history" else _with_scoring(experiment, wanted)
     _check_budgets(wanted, budgets, experiment.net)
-    state = load_state(experiment, wanted.directory)
+    state = reload.newest_state(experiment, wanted.run_dir)
     if SHARED not in state.affine:
         raise UserError(
             f"--workdir {wanted.directory}: expected a network that runs at any width; its gammas and betas are "
@@ -158,8 +167,7 @@ def _found(
     for name, searcher in _searchers(wanted, experiment.net, budgets[0].resource, list(limits.values())):
         # What scores depend on is in the log's name: other weights or images begin another.
         about = f"step{int(state.step)}-{wanted.split}{experiment.config.scoring.images}-seed{wanted.seed}"
-        path = Path(wanted.directory) / f"search-{wanted.method}" / f"trials-{about}{name}.jsonl"
-        with TrialLog(path, enabled=jax.process_index() == 0) as log:
+        with TrialLog(wanted.folder.trials(about + name), enabled=jax.process_index() == 0) as log:
             options: dict[str, Any] = {"how": wanted.method, "share": sharding.from_leader}
             found |= searcher.found(run_search(searcher, score, log, space, cost, **options))
     if lacking := [name for name, limit in limits.items() if target_name(limit) not in found]:
@@ -202,14 +210,12 @@ def _visited(experiment: Experiment, state: TrainState, cost: Cost, limit: float
 
 
 def _save(
-    wanted: Search, budgets: Sequence[Budget], experiment: Experiment, rows: Sequence[FrontRow]
+    wanted: Search, budgets: Sequence[Budget], experiment: Experiment, rows: Sequence[SubnetRow]
 ) -> None:
     """An architecture file for each budget, the rows, and a config that trains all of them as one S-Net."""
-    folder = Path(wanted.directory) / f"search-{wanted.method}"
-    config, space = experiment.config, experiment.net.space
+    folder, config, space = wanted.folder, experiment.config, experiment.net.space
     described = network(config, experiment.net.image_shape, experiment.dataset.info.num_classes)
-    retrain = folder / "retrain.py"
-    command = f"slimjax train --config {retrain} --workdir {folder / 'retrained'}"
+    command = f"slimjax train --config {folder.retrain} --workdir {folder.retrained}"
     paths = []
     for row in rows:
         subnet, budget = space.from_channels(row["channels"]), parse_budget(row["name"])
@@ -217,23 +223,18 @@ def _save(
         costs[budget.resource.name] = float(budget.resource.cost(experiment.net)(subnet))
         how = {"method": wanted.method, "budget": row["name"]} | _drawn(wanted)
         accuracy = {"top1": row["top1"], "loss": row["loss"]}
-        path = folder / f"{_file_name(row['name'])}.json"
+        path = folder.architecture(row["name"])
         architecture.write(path, Architecture(described, row["channels"], costs, accuracy, how, command))
         paths.append(str(path))
-    write_front(folder / "front.json", rows)
-    run, settings = str(Path(wanted.directory) / "config.json"), recipes.retraining(config)
-    write_atomic(retrain, RETRAIN.format(run=run, paths=paths, settings=settings))
+    write_rows(folder.front, rows)
+    run, settings = str(wanted.run_dir.config), recipes.retraining(config)
+    write_atomic(folder.retrain, RETRAIN.format(run=run, paths=paths, settings=settings))
 
 
 def _drawn(wanted: Search) -> dict[str, int]:
     """What a random search depends on."""
     used = {"trials": wanted.trials, "seed": wanted.seed}
     return {name: value for name, value in used.items() if name not in UNUSED.get(wanted.method, ())}
-
-
-def _file_name(budget: str) -> str:
-    """`macs<=0.5` becomes `macs-0.5`; a table's path is left out."""
-    return budget.partition("@")[0].replace("<=", "-")
 
 
 RETRAIN = '''"""Trains the subnets that slimjax search found, from scratch, as one S-Net."""

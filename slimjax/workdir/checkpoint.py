@@ -10,7 +10,7 @@ open (all tried with 0.12.8) are closed here:
 - deleted steps pile up in `todelete_subdir` -> it is emptied.
 
 A step on disk is `STEP/state` (the tree as plain nested dicts, readable by anyone's orbax) and `STEP/meta`
-(JSON: schema, step, device and process counts, an entry per leaf, what the caller adds, a digest over all).
+(JSON: schema, version, step, device and process counts, an entry per leaf, what the caller adds, a digest over all).
 """
 
 from __future__ import annotations
@@ -31,12 +31,12 @@ from flax import traverse_util
 from jax.experimental import multihost_utils
 
 from slimjax.errors import RunError, UserError
+from slimjax.workdir.versions import check_schema, stamp
 
 PyTree = Any
 Leaves = dict[str, Any]  # "params/conv/kernel" -> array or ShapeDtypeStruct
 
-SCHEMA = 1
-RESERVED = frozenset({"schema", "step", "device_count", "process_count", "leaves", "digest"})
+RESERVED = frozenset({"schema", "slimjax", "step", "device_count", "process_count", "leaves", "digest"})
 TRASH = "trash"
 NOT_HASHED = "sharded over processes: not hashed"
 
@@ -119,7 +119,7 @@ class Checkpointer:
             devices need not be the one that saved. Without a sharding a leaf goes to the first local device.
 
         Raises:
-          UserError: saved leaves and `abstract_tree` differ, a newer slimjax wrote them, or no such `step`.
+          UserError: saved leaves and `abstract_tree` differ, another schema's slimjax wrote them, or no such `step`.
           CheckpointError: steps exist, but each is damaged. A run never starts from scratch silently.
         """
         wanted = _flatten(abstract_tree)
@@ -226,7 +226,7 @@ class Checkpointer:
 def seal(record: Mapping[str, Any]) -> dict[str, Any]:
     """Returns `record` as JSON will give it back, with a digest over everything else in it.
 
-    Every schema keeps this digest, so that a damaged meta is told from one that a newer slimjax wrote.
+    Every schema keeps this digest, so that a damaged meta is told from one that another slimjax wrote.
     """
     plain = json.loads(json.dumps({key: value for key, value in record.items() if key != "digest"}))
     return {**plain, "digest": zlib.crc32(json.dumps(plain, sort_keys=True).encode())}
@@ -303,7 +303,7 @@ def _record(step: int, leaves: Leaves, meta: Mapping[str, Any]) -> dict[str, Any
         raise ValueError(f"meta keys {sorted(taken)} are taken by the checkpoint itself")
     return {
         **meta,
-        "schema": SCHEMA,
+        **stamp(),
         "step": step,
         "device_count": jax.device_count(),
         "process_count": jax.process_count(),
@@ -331,9 +331,7 @@ def _checksum(leaf: Any) -> int | None:
 def _check_meta(meta: dict[str, Any], where: str) -> None:
     if seal(meta)["digest"] != meta.get("digest"):
         raise CheckpointError("meta: checksum mismatch")
-    if meta["schema"] > SCHEMA:
-        known = f"this slimjax knows schemas up to {SCHEMA}: update it to read this one"
-        raise UserError(f"{where} has checkpoint schema {meta['schema']}, {known}")
+    check_schema(where, meta)
 
 
 def _check_same_leaves(saved: dict[str, Any], wanted: Leaves, where: str) -> None:

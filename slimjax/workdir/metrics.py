@@ -21,24 +21,25 @@ UPLOAD_SECONDS = 60.0
 
 
 class MetricsWriter:
-    """Appends to `directory/metrics.jsonl` and to TensorBoard events beside it; a context manager.
+    """Appends to a file of JSON lines and to TensorBoard events beside it; a context manager.
 
     Nothing can be appended to a file in a bucket. There the files are written to `scratch` and copied to
-    `directory` as a whole once a minute and at close, so that a kill can cost the last minute's lines.
+    the bucket as a whole once a minute and at close, so that a kill can cost the last minute's lines.
 
     Args:
-      directory: a directory, made if it is missing, or a bucket (`gs://...`).
+      path: a file, made with its directory if it is missing. Also in a bucket (`gs://...`).
       enabled: False turns every method into nothing: all processes but one pass it.
-      scratch: a local directory to write first; a temporary one by default if `directory` is a bucket.
+      scratch: a local directory to write first; a temporary one by default if `path` is in a bucket.
     """
 
     def __init__(
-        self, directory: epath.PathLike, *, enabled: bool = True, scratch: str | Path | None = None
+        self, path: epath.PathLike, *, enabled: bool = True, scratch: str | Path | None = None
     ) -> None:
-        if scratch is None and "://" in str(directory) and enabled:
+        if scratch is None and "://" in str(path) and enabled:
             scratch = tempfile.mkdtemp(prefix="slimjax-metrics-")
-        self.path = Path(scratch or directory) / "metrics.jsonl"
-        self._target = epath.Path(directory) if scratch else None
+        file = epath.Path(path)
+        self.path = Path(scratch) / file.name if scratch else Path(file)
+        self._target = file.parent if scratch else None
         self._uploaded = time.monotonic()
         self._enabled = enabled
         self._lines: IO[str] | None = None
@@ -111,7 +112,7 @@ class MetricsWriter:
 
 
 def read(path: epath.PathLike) -> list[dict[str, Any]]:
-    """Returns the lines of a metrics.jsonl; a last line that a kill cut short is left out.
+    """Returns the lines of such a file; a last line that a kill cut short is left out.
 
     Raises:
       UserError: a line before the last is not JSON; names file and line number.

@@ -1,120 +1,134 @@
-"""What a run writes down about itself: who holds the workdir, with which config and versions."""
+"""A run's directory: the names of its files, which run it holds, and whether this slimjax can read it."""
 
 from __future__ import annotations
 
-import fcntl
-import importlib.metadata
+import contextlib
 import json
-import logging
-import os
-import platform
-import socket
-import time
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
-from pathlib import Path
-from types import TracebackType
-from typing import IO, Any
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any, TypeVar
 
-import jax
 from etils import epath
+from ml_collections import ConfigDict
 
 from slimjax.errors import UserError
 from slimjax.files import write_atomic
+from slimjax.workdir.lock import WorkdirLock
+from slimjax.workdir.versions import check_schema, stamp, versions
 
-PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
-
-logger = logging.getLogger(__name__)
+T = TypeVar("T")
 
 
-class WorkdirLock:
-    """Holds a workdir for one process of one run; a context manager.
-
-    The lock is the text of `path/lock` (host, pid, time), not its existence; an empty file is a free one. It
-    is read and written under `flock`: of two runs that find a stale lock only one takes it over. A lock is stale
-    when its process is gone from this host; of another host's processes nothing is known here.
+class RunDir:
+    """The directory of one run, on a disk or in a bucket; making this object touches nothing.
 
     Args:
-      path: the workdir, a local (or mounted) directory; made if it is missing.
-
-    Raises (on entering):
-      UserError: another process holds it.
+      path: local path or bucket (anything `epath` opens, such as `gs://...`).
     """
 
-    def __init__(self, path: str | os.PathLike[str]) -> None:
-        self._file = Path(path) / "lock"
+    def __init__(self, path: epath.PathLike) -> None:
+        self.path = epath.Path(path)
+        self.config = self.path / "config.json"
+        self.versions = self.path / "versions.json"
+        self.checkpoints = self.path / "checkpoints"
+        self.metrics = self.path / "metrics.jsonl"
+        self.trials = self.path / "trials.jsonl"
+        self.front = self.path / "front.json"
+        self.report = self.path / "report.html"
+        self.lock = self.path / "lock"
 
-    def __enter__(self) -> WorkdirLock:
-        self._file.parent.mkdir(parents=True, exist_ok=True)
-        with _exclusively(self._file) as file:
-            holder = _parse_holder(file.read())
-            if holder and _may_live(holder):
-                raise UserError(self._held_by(holder))
-            if holder:
-                logger.warning("taking over the stale lock %s of dead process %s", self._file, holder["pid"])
-            _rewrite(file, json.dumps(_myself()))
-        return self
+    def __str__(self) -> str:
+        return str(self.path)
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        with _exclusively(self._file) as file:
-            holder = _parse_holder(file.read())
-            if holder and _same_process(holder):
-                _rewrite(file, "")
+    def search(self, method: str) -> SearchDir:
+        """Where a search of this run's network leaves its files."""
+        return SearchDir(self.path / f"search-{method}")
 
-    def _held_by(self, holder: Mapping[str, Any]) -> str:
-        since = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(holder.get("time", 0)))
-        return (
-            f"{self._file.parent} is in use by process {holder['pid']} on {holder['host']} since {since}. "
-            f"Take another workdir, or delete {self._file} if you are sure that the process is gone."
-        )
+    @contextlib.contextmanager
+    def claim(self, config_json: str, ignore: Iterable[str] = ()) -> Iterator[None]:
+        """Holds the directory for this process's run, which `record` writes down; there is no lock in a bucket.
+
+        Raises:
+          UserError: another process holds it, or what `record` raises.
+        """
+        with contextlib.nullcontext() if "://" in str(self) else WorkdirLock(self.lock):
+            self.record(config_json, ignore)
+            yield
+
+    def record(self, config_json: str, ignore: Iterable[str] = ()) -> None:
+        """Writes config and versions, each wholly or not at all; one process does.
+
+        Args:
+          config_json: the config as a JSON object.
+          ignore: dotted keys ("train.steps", or "data" for all below it) that may differ from an earlier run's.
+
+        Raises:
+          UserError: the directory holds a run of another schema, or with another config; lists key, its value
+            then and now.
+        """
+        self.check_schema()
+        if self.config.exists():
+            self._check_same_config(json.loads(config_json), frozenset(ignore))
+        self.path.mkdir(parents=True, exist_ok=True)
+        # Versions first: a config without them, which a kill would leave, is an old run's.
+        write_atomic(self.versions, json.dumps({**stamp(), **versions()}, indent=2) + "\n")
+        write_atomic(self.config, config_json)
+
+    def check_schema(self) -> None:
+        """Refuses a run that another schema's slimjax wrote. Raises: UserError: says which version it was."""
+        if self.versions.exists():
+            check_schema(self, _read(self.versions, "versions", dict))
+        elif self.config.exists():
+            check_schema(self, {})
+
+    def read_config(self) -> ConfigDict:
+        """The config that the run wrote down. Raises: UserError: no run, a damaged one, or one of another schema."""
+        self.check_schema()
+        if not self.config.exists():
+            raise UserError(f"{self}: expected a training run, but it has no {self.config.name}.")
+        return _read(self.config, "config", ConfigDict)
+
+    def _check_same_config(self, config: Mapping[str, Any], ignore: frozenset[str]) -> None:
+        old, new = dict(_flatten(_read(self.config, "config", dict))), dict(_flatten(config))
+        lines = [
+            f"\n  {key}: was {_show(old, key)}, is {_show(new, key)}"
+            for key in sorted(old.keys() | new.keys())
+            if _show(old, key) != _show(new, key) and not _is_under(key, ignore)
+        ]
+        if lines:
+            hint = "\nResume with the same config, or take another workdir."
+            raise UserError(f"{self} holds a run with another config:{''.join(lines)}{hint}")
 
 
-def record_run(path: epath.PathLike, config_json: str, ignore: Iterable[str] = ()) -> None:
-    """Writes config.json and versions.json into the workdir `path`, each wholly or not at all; one process does.
+class SearchDir:
+    """What a search leaves behind: an architecture file for each budget, its rows, and how to train them.
 
     Args:
-      path: the workdir.
-      config_json: the config as a JSON object.
-      ignore: dotted keys ("train.steps", or "data" for all below it) that may differ from an earlier run's.
-
-    Raises:
-      UserError: the workdir holds a run with another config; lists key, its value then and now.
+      path: local path or bucket.
     """
-    workdir = epath.Path(path)
-    workdir.mkdir(parents=True, exist_ok=True)
-    if (workdir / "config.json").exists():
-        _check_same_config(workdir / "config.json", json.loads(config_json), frozenset(ignore))
-    write_atomic(workdir / "config.json", config_json)
-    write_atomic(workdir / "versions.json", json.dumps(versions(), indent=2) + "\n")
+
+    def __init__(self, path: epath.PathLike) -> None:
+        self.path = epath.Path(path)
+        self.front = self.path / "front.json"
+        self.retrain = self.path / "retrain.py"
+        self.retrained = self.path / "retrained"
+
+    def trials(self, about: str) -> epath.Path:
+        """The log of trials; `about` says what their scores depend on."""
+        return self.path / f"trials-{about}.jsonl"
+
+    def architecture(self, budget: str) -> epath.Path:
+        """`macs<=0.5` becomes `macs-0.5.json`; a table's path is left out."""
+        return self.path / f"{budget.partition('@')[0].replace('<=', '-')}.json"
 
 
-def versions() -> dict[str, str]:
-    """Returns what a number may depend on: versions of Python and packages, platform, devices."""
-    device = jax.devices()[0]
-    return {
-        "python": platform.python_version(),
-        **{package: importlib.metadata.version(package) for package in PACKAGES},
-        "platform": device.platform,
-        "device": f"{jax.device_count()} x {device.device_kind}",
-    }
-
-
-def _check_same_config(file: epath.Path, config: Mapping[str, Any], ignore: frozenset[str]) -> None:
+def _read(file: epath.Path, what: str, make: Callable[[Any], T]) -> T:
+    """What `make` makes of a run's JSON file. Raises: UserError: names the file and what to do."""
     try:
-        old = dict(_flatten(json.loads(file.read_text())))
-    except ValueError as error:
-        raise UserError(f"{file} is not JSON ({error}): mend it or take another workdir") from error
-    new = dict(_flatten(config))
-    lines = [
-        f"\n  {key}: was {_show(old, key)}, is {_show(new, key)}"
-        for key in sorted(old.keys() | new.keys())
-        if _show(old, key) != _show(new, key) and not _is_under(key, ignore)
-    ]
-    if lines:
-        hint = "\nResume with the same config, or take another workdir."
-        raise UserError(f"{file.parent} holds a run with another config:{''.join(lines)}{hint}")
+        return make(json.loads(file.read_text()))
+    except (ValueError, TypeError) as error:
+        raise UserError(
+            f"{file}: expected the {what} of a run as JSON ({error}). Restore it or take another workdir."
+        ) from error
 
 
 def _flatten(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -131,57 +145,3 @@ def _show(flat: Mapping[str, Any], key: str) -> str:
 
 def _is_under(key: str, ignore: frozenset[str]) -> bool:
     return any(key == name or key.startswith(f"{name}.") for name in ignore)
-
-
-@contextmanager
-def _exclusively(path: Path) -> Iterator[IO[str]]:
-    with path.open("a+") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)  # let go when the file is closed
-        file.seek(0)
-        yield file
-
-
-def _rewrite(file: IO[str], text: str) -> None:
-    file.truncate(0)
-    file.write(text)
-
-
-def _parse_holder(text: str) -> dict[str, Any] | None:
-    """Returns who holds the lock; None if it is free or (a kill while it was written) names nobody."""
-    try:
-        holder = json.loads(text)
-    except ValueError:
-        return None
-    return holder if isinstance(holder, dict) and {"host", "pid"} <= holder.keys() else None
-
-
-def _myself() -> dict[str, Any]:
-    pid = os.getpid()
-    return {"host": socket.gethostname(), "pid": pid, "time": time.time(), "started": _started(pid)}
-
-
-def _same_process(holder: Mapping[str, Any]) -> bool:
-    me = _myself()
-    return all(holder.get(key) == me[key] for key in ("host", "pid", "started"))
-
-
-def _may_live(holder: Mapping[str, Any]) -> bool:
-    if holder["host"] != socket.gethostname():
-        return True
-    try:
-        os.kill(holder["pid"], 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        pass  # it lives, and belongs to someone else
-    # A restarted container has the same host name and often the same pid: compare when that pid was started.
-    return holder.get("started") in (None, _started(holder["pid"]))
-
-
-def _started(pid: int) -> str | None:
-    """Returns when process `pid` was started, in clock ticks since boot; None where there is no /proc."""
-    try:
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    except OSError:
-        return None
-    return fields[19]  # the 22nd field, counted after the two before ")"

@@ -14,9 +14,10 @@ from helpers.paths import REPOSITORY
 from helpers.runs import CONFIG, environment, final_state, lines, losses, small, stop_after
 from helpers.trees import assert_trees_equal
 from slimjax.errors import RunError, UserError
-from slimjax.experiment.loop import checkpoints, train
+from slimjax.experiment.loop import train
 from slimjax.verbs import evaluate
 from slimjax.workdir.checkpoint import Checkpointer
+from slimjax.workdir.rundir import RunDir
 
 ROW = {"name", "width", "channels", "macs", "params", "top1", "top1_uncalibrated", "loss"}
 
@@ -138,9 +139,9 @@ def test_killed_run_resumes_and_ends_bit_identical(tmp_path):
     process.send_signal(signal.SIGKILL)
     process.wait()
     subprocess.run(command(killed), **run)
-    with Checkpointer(checkpoints(str(killed)), read_only=True) as saver:
+    with Checkpointer(RunDir(killed).checkpoints, read_only=True) as saver:
         assert saver.latest_step() == 60
-    config = evaluate.load_config(str(unbroken))
+    config = RunDir(unbroken).read_config()
     config.devices = 1
     assert_trees_equal(final_state(config, killed), final_state(config, unbroken))
     assert learnt(killed) == learnt(unbroken)

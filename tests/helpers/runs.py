@@ -11,10 +11,11 @@ import pytest
 from ml_collections import ConfigDict
 
 from slimjax import sharding
-from slimjax.experiment import recipes
+from slimjax.experiment import recipes, reload
 from slimjax.experiment.build import build
-from slimjax.experiment.loop import checkpoints, claim, restore, train
+from slimjax.experiment.loop import train
 from slimjax.workdir.checkpoint import Checkpointer
+from slimjax.workdir.rundir import RunDir
 
 CONFIG = "configs/digits_usnet.py"
 
@@ -38,14 +39,13 @@ def untrained(config: ConfigDict, directory) -> str:
     experiment = build(config)
     state = sharding.put_replicated(experiment.mesh, experiment.algorithm.init(0))
     with contextlib.ExitStack() as stack:
-        claim(stack, str(directory), config)
-        stack.enter_context(Checkpointer(checkpoints(str(directory)))).save(1, {"state": state})
+        stack.enter_context(RunDir(directory).claim(config.to_json_best_effort()))
+        stack.enter_context(Checkpointer(RunDir(directory).checkpoints)).save(1, {"state": state})
     return str(directory)
 
 
 def final_state(config: ConfigDict, directory):
-    with Checkpointer(checkpoints(str(directory)), read_only=True) as saver:
-        return jax.tree.map(np.asarray, restore(build(config), saver))
+    return jax.tree.map(np.asarray, reload.newest_state(build(config), RunDir(directory)))
 
 
 def lines(directory) -> list[dict]:

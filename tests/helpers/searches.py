@@ -27,6 +27,6 @@ SEARCHES = {
 }
 
 
-def run_into(path, searcher, score=error, **options):
-    with TrialLog(path) as log:
+def run_into(directory, searcher, score=error, **options):
+    with TrialLog(directory / "trials.jsonl") as log:
         return run(searcher, score, log, SPACE, cost, how="test", target=7.0, **options)

@@ -7,7 +7,9 @@ import xml.etree.ElementTree
 
 import pytest
 
-from slimjax.report.page import draw_front, draw_loss, format_table, write_front, write_report
+from slimjax.report import draw
+from slimjax.report.page import write_report
+from slimjax.report.table import format_table, write_rows
 
 
 def make_rows(widths=(0.25, 0.5, 1.0)) -> list[dict]:
@@ -48,14 +50,14 @@ def test_table_shows_missing_values_as_dashes():
     )
 
 
-def test_front_is_read_back_as_it_was(tmp_path):
-    write_front(tmp_path / "front.json", make_rows())
+def test_rows_are_read_back_as_they_were(tmp_path):
+    write_rows(tmp_path / "front.json", make_rows())
     assert json.loads((tmp_path / "front.json").read_text()) == make_rows()
 
 
-def test_front_refuses_nan(tmp_path):
+def test_rows_refuse_nan(tmp_path):
     with pytest.raises(ValueError, match="JSON"):
-        write_front(tmp_path / "front.json", [{"loss": float("nan")}])
+        write_rows(tmp_path / "front.json", [{"loss": float("nan")}])
     assert not (tmp_path / "front.json").exists()
 
 
@@ -69,7 +71,7 @@ def test_report_has_every_row_the_command_and_the_versions(tmp_path):
 
 
 def test_report_labels_points_by_width(tmp_path):
-    texts = re.findall(r"<text[^>]*>([^<]*)</text>", draw_front(make_rows()))
+    texts = re.findall(r"<text[^>]*>([^<]*)</text>", draw.front(make_rows()))
     assert {"0.25", "0.5", "1", "calibrated", "uncalibrated", "MACs"} <= set(texts)
 
 
@@ -118,7 +120,7 @@ def test_report_needs_nothing_from_outside(tmp_path):
 
 def test_figures_have_no_colours_of_their_own():
     curves = {f"{name}/loss": ([1, 2], [3.0, float("nan")]) for name in "abcdef"}
-    for svg in (draw_front(make_rows()), draw_loss(curves)):
+    for svg in (draw.front(make_rows()), draw.loss(curves)):
         assert "var(--ink)" in svg
         assert not re.search(r"#[0-9a-f]{6}\b", svg.replace("#000000", ""))
 
@@ -127,7 +129,7 @@ def test_figures_have_no_colours_of_their_own():
     "rows", [[], make_rows((1.0,)), [make_rows()[0]] * 2, [{**make_rows()[0], "width": "$\\frac$"}]]
 )
 def test_figure_of_odd_rows_is_sound_xml(rows):
-    xml.etree.ElementTree.fromstring(draw_front(rows))
+    xml.etree.ElementTree.fromstring(draw.front(rows))
 
 
 def test_figures_on_one_page_share_no_names(tmp_path):

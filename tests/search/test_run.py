@@ -214,10 +214,10 @@ def test_a_search_that_is_killed_again_and_again_ends_as_if_it_had_not_been(name
 
 def test_greedy_slimming_to_a_lower_target_goes_on_from_the_log(tmp_path):
     run_into(tmp_path, greedy(SPACE, cost, [3000]))
-    before, score = len(latest(TrialLog(tmp_path).read())), Counting()
+    before, score = len(latest(TrialLog(tmp_path / "trials.jsonl").read())), Counting()
     further = greedy(SPACE, cost, [3000, 1000])
     state = run_into(tmp_path, further, score)
-    assert score.count == len(latest(TrialLog(tmp_path).read())) - before
+    assert score.count == len(latest(TrialLog(tmp_path / "trials.jsonl").read())) - before
     assert set(further.found(state)) == {"3000", "1000"}
 
 
@@ -307,7 +307,7 @@ def test_too_many_failures_stop_the_search_and_it_goes_on_once_mended(tmp_path):
         RunError, match=r"16 of 24 trials failed.*nan.*lines from step 1 on in .*trials\.jsonl"
     ):
         run_into(tmp_path, searcher, catching)
-    log = TrialLog(tmp_path)
+    log = TrialLog(tmp_path / "trials.jsonl")
     log.truncate_after(0)
     state = run_into(tmp_path, searcher)
     assert as_bytes(state) == as_bytes(run_into(tmp_path / "healthy", searcher))

@@ -31,7 +31,7 @@ def test_written_trials_are_read_back(tmp_path):
         scored(score=1 / 3, cost=7.0, time=11.0),
         trial(1, "failed", 4, reason="out of memory", time=12.0),
     ]
-    write(tmp_path, *trials)
+    write(tmp_path / "trials.jsonl", *trials)
     assert read(tmp_path / "trials.jsonl") == trials
 
 
@@ -43,30 +43,30 @@ def test_a_file_may_be_named_and_is_continued(tmp_path):
 
 
 def test_lines_say_when_they_were_written(tmp_path):
-    write(tmp_path, trial())
+    write(tmp_path / "trials.jsonl", trial())
     assert read(tmp_path / "trials.jsonl")[0].time > 1e9
 
 
 def test_lines_are_on_the_disk_when_write_returns(tmp_path):
-    with TrialLog(tmp_path) as log:
+    with TrialLog(tmp_path / "trials.jsonl") as log:
         log.write(trial(), scored())
         assert len(log.read()) == 2
 
 
 def test_frozen_channels_are_written(tmp_path):
-    write(tmp_path, Trial(0, "proposed", 0, MappingProxyType(CHANNELS)))
-    assert TrialLog(tmp_path).read()[0].channels == CHANNELS
+    write(tmp_path / "trials.jsonl", Trial(0, "proposed", 0, MappingProxyType(CHANNELS)))
+    assert TrialLog(tmp_path / "trials.jsonl").read()[0].channels == CHANNELS
 
 
 def test_a_log_that_is_not_there_is_empty(tmp_path):
-    assert TrialLog(tmp_path / "none").read() == []
+    assert TrialLog(tmp_path / "none.jsonl").read() == []
 
 
 def test_a_disabled_log_writes_nothing_and_reads(tmp_path):
-    write(tmp_path / "other", trial(), enabled=False)
+    write(tmp_path / "other" / "trials.jsonl", trial(), enabled=False)
     assert not (tmp_path / "other").exists()
-    write(tmp_path, trial())
-    with TrialLog(tmp_path, enabled=False) as log:
+    write(tmp_path / "trials.jsonl", trial())
+    with TrialLog(tmp_path / "trials.jsonl", enabled=False) as log:
         log.truncate_after(-1)
         assert len(log.read()) == 1
 
@@ -91,7 +91,7 @@ def test_any_other_damaged_line_is_named(tmp_path, change):
 
 
 def test_truncation_forgets_later_steps_and_writing_goes_on(tmp_path):
-    with TrialLog(tmp_path) as log:
+    with TrialLog(tmp_path / "trials.jsonl") as log:
         log.write(*[scored(i, step=i // 2, time=1.0) for i in range(6)])
         kept = log.path.read_text().splitlines()[:4]
         log.truncate_after(1)
@@ -101,7 +101,7 @@ def test_truncation_forgets_later_steps_and_writing_goes_on(tmp_path):
 
 
 def test_truncation_without_a_file_is_fine(tmp_path):
-    with TrialLog(tmp_path) as log:
+    with TrialLog(tmp_path / "trials.jsonl") as log:
         log.truncate_after(0)
     assert log.read() == []
 
@@ -112,7 +112,7 @@ def test_the_last_line_of_a_trial_counts():
 
 
 def test_bucket_has_the_lines_after_every_write_and_is_resumed_elsewhere(tmp_path):
-    bucket = tmp_path / "bucket"
+    bucket = tmp_path / "bucket" / "trials.jsonl"
     with TrialLog(bucket, scratch=tmp_path / "first") as log:
         log.write(trial())
         assert len(log.read()) == 1
@@ -121,12 +121,12 @@ def test_bucket_has_the_lines_after_every_write_and_is_resumed_elsewhere(tmp_pat
         log.write(trial(1), scored(1))
         log.truncate_after(0)
         log.write(trial(2))
-    assert [t.trial for t in read(bucket / "trials.jsonl")] == [0, 0, 1, 1, 2]
+    assert [t.trial for t in read(bucket)] == [0, 0, 1, 1, 2]
 
 
 def test_scratch_of_another_run_does_not_leak_into_a_new_log(tmp_path):
-    write(tmp_path / "one", trial(1), scratch=tmp_path / "scratch")
-    write(tmp_path / "two", trial(2), scratch=tmp_path / "scratch")
+    write(tmp_path / "one" / "trials.jsonl", trial(1), scratch=tmp_path / "scratch")
+    write(tmp_path / "two" / "trials.jsonl", trial(2), scratch=tmp_path / "scratch")
     assert [t.trial for t in read(tmp_path / "two" / "trials.jsonl")] == [2]
 
 
@@ -153,6 +153,6 @@ def test_every_line_is_strict_json(tmp_path):
     def refuse(constant: str) -> None:
         raise AssertionError(f"{constant} is not JSON")
 
-    write(tmp_path, trial(), scored(), trial(1, "failed", reason="its score is nan"))
+    write(tmp_path / "trials.jsonl", trial(), scored(), trial(1, "failed", reason="its score is nan"))
     for line in (tmp_path / "trials.jsonl").read_text().splitlines():
         assert json.loads(line, parse_constant=refuse)["channels"] == CHANNELS

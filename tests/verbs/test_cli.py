@@ -15,11 +15,11 @@ from helpers.commands import refusal
 from helpers.paths import CONFIGS, REPOSITORY
 from helpers.runs import untrained
 from slimjax.errors import UserError
-from slimjax.experiment import config_file
-from slimjax.experiment.build import build
+from slimjax.experiment import config_file, reload
 from slimjax.experiment.config import validate
-from slimjax.verbs import cli, evaluate
+from slimjax.verbs import cli
 from slimjax.verbs.cost import cost_of
+from slimjax.workdir.rundir import RunDir
 
 DIGITS = str(CONFIGS / "digits_usnet.py")
 SNET = str(CONFIGS / "digits_snet.py")
@@ -352,10 +352,11 @@ def usnet_run(trained) -> str:
 
 def test_evaluate_refuses_a_directory_that_is_no_run(refused, tmp_path):
     message = refused("evaluate", "--workdir", str(tmp_path))
-    assert f"--workdir {tmp_path}: expected a training run, but it has no config.json" in message
+    assert f"{tmp_path}: expected a training run, but it has no config.json" in message
 
 
 def test_evaluate_refuses_a_damaged_config(refused, tmp_path):
+    RunDir(tmp_path).record("{}")
     (tmp_path / "config.json").write_text('{"seed": ')
     assert f"{tmp_path / 'config.json'}: expected the config" in refused(
         "evaluate", "--workdir", str(tmp_path)
@@ -363,7 +364,7 @@ def test_evaluate_refuses_a_damaged_config(refused, tmp_path):
 
 
 def test_evaluate_refuses_a_run_without_a_checkpoint(refused, tmp_path):
-    (tmp_path / "config.json").write_text(config_file.load(DIGITS, []).to_json_best_effort())
+    RunDir(tmp_path).record(config_file.load(DIGITS, []).to_json_best_effort())
     assert "no checkpoint yet. Train first" in refused("evaluate", "--workdir", str(tmp_path))
 
 
@@ -400,7 +401,7 @@ def test_evaluate_of_damaged_checkpoints_fails_with_one_message(trained, capsys)
 
 
 def test_subnet_of_the_wrong_length_names_the_groups(usnet_run):
-    space = build(evaluate.load_config(usnet_run)).net.space
+    space = reload.experiment_of(RunDir(usnet_run)).net.space
     with pytest.raises(UserError, match=r"expected 6 entries \(stage1, .*\), got 5"):
         space.check(np.zeros(5, np.int32))
 

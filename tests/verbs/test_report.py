@@ -15,6 +15,7 @@ from slimjax.experiment import build, config_file
 from slimjax.search.trials import Trial, TrialLog
 from slimjax.verbs import cli, fronts
 from slimjax.verbs.fronts import Run
+from slimjax.workdir.rundir import RunDir
 
 
 def row(loss, macs, top1=0.5):
@@ -47,7 +48,7 @@ def two_runs(tmp_path):
         (tmp_path / name).mkdir()
         rows = [row(1 - 0.1 * i + shift, 100 * (i + 1), 0.5 + 0.1 * i) for i in range(4)]
         (tmp_path / name / "front.json").write_text(json.dumps(rows))
-    with TrialLog(tmp_path / "first") as log:
+    with TrialLog(tmp_path / "first" / "trials.jsonl") as log:
         log.write(*[Trial(i, "proposed", 0, {"a": 1}, cost=0.05 + 0.1 * i) for i in range(10)])
     return [str(tmp_path / name) for name in ("first", "second")]
 
@@ -148,7 +149,7 @@ def timed(tmp_path):
     subnets = [net.space.uniform(width) for width in (0.42, 0.6, 0.8, 1.0)]
     rows = [row(1.0, int(net.macs(s))) | {"channels": net.space.to_channels(s)} for s in subnets]
     directory = write_run(tmp_path / "run", rows)
-    (tmp_path / "run" / "config.json").write_text(config.to_json())
+    RunDir(directory).record(config.to_json())
     table = save_table(tmp_path / "t.json", net)
     return directory, table, net.latency(latency.load(table))(np.stack(subnets))
 

@@ -8,13 +8,14 @@ import pytest
 from helpers.runs import short_run, small, untrained
 from slimjax.budgets import parse_budget
 from slimjax.errors import UserError
-from slimjax.experiment import config_file, recipes
+from slimjax.experiment import config_file, recipes, reload
 from slimjax.experiment.build import Experiment, build
 from slimjax.experiment.measure import Prober
 from slimjax.search import trials
 from slimjax.verbs import cli, options, search
 from slimjax.verbs.search import METHODS, Search
 from slimjax.workdir import architecture
+from slimjax.workdir.rundir import RunDir
 
 
 @pytest.fixture(scope="module")
@@ -28,7 +29,7 @@ BUDGETS = ("macs<=0.5", "macs<=0.25")
 @pytest.mark.parametrize("method", sorted(METHODS))
 def test_found_subnets_fit_their_budgets_and_are_written_down(trained, method):
     rows = search.search(Search(trained, BUDGETS, method, trials=30))
-    full = build(search.load_config(trained)).net
+    full = reload.experiment_of(RunDir(trained)).net
     most = float(full.macs(full.space.largest))
     assert {row["name"] for row in rows} == set(BUDGETS)
     for row in rows:

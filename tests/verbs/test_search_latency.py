@@ -9,12 +9,13 @@ from helpers.runs import short_run
 from helpers.tables import save_table
 from slimjax.cost import latency
 from slimjax.errors import UserError
-from slimjax.experiment import build
+from slimjax.experiment import reload
 from slimjax.search import trials
 from slimjax.supernet import Supernet, named
 from slimjax.verbs import search
 from slimjax.verbs.search import Search
 from slimjax.workdir import architecture
+from slimjax.workdir.rundir import RunDir
 
 
 @pytest.fixture(scope="module")
@@ -24,7 +25,7 @@ def trained(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def net(trained) -> Supernet:
-    return build.build(search.load_config(trained)).net
+    return reload.experiment_of(RunDir(trained)).net
 
 
 @pytest.fixture(scope="module")

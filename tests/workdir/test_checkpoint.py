@@ -23,7 +23,8 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from helpers.paths import REPOSITORY
 from slimjax.errors import UserError
-from slimjax.workdir.checkpoint import SCHEMA, Checkpointer, CheckpointError, NonFiniteError, seal
+from slimjax.workdir.checkpoint import Checkpointer, CheckpointError, NonFiniteError, seal
+from slimjax.workdir.versions import SCHEMA
 
 # Where a file is damaged or a disk is full, orbax drops coroutines and threads that complain when collected.
 pytestmark = [
@@ -285,13 +286,22 @@ def test_other_network_is_refused_with_the_leaf_named(tmp_path, kind):
         restore(tmp_path, wanted)
 
 
-def test_newer_schema_is_a_user_error(tmp_path):
+@pytest.mark.parametrize(
+    ("stamp", "writer"),
+    [
+        ({"schema": SCHEMA + 1, "slimjax": "9.8.7"}, "slimjax 9.8.7"),
+        ({"schema": 1}, "slimjax 0.1.0 or earlier"),
+    ],
+)
+def test_another_schema_is_refused_with_the_version_that_wrote_it(tmp_path, stamp, writer):
     with Checkpointer(tmp_path) as checkpointer:
         checkpointer.save(1, {"w": jnp.ones(2)})
         meta = checkpointer.restore({"w": jax.ShapeDtypeStruct((2,), jnp.float32)}).meta
-    newer = seal({**meta, "schema": SCHEMA + 1})
-    (tmp_path / "1" / "meta" / "metadata").write_text(json.dumps(newer))
-    with pytest.raises(UserError, match="update"):
+    meta.pop("slimjax")
+    (tmp_path / "1" / "meta" / "metadata").write_text(json.dumps(seal({**meta, **stamp})))
+    with pytest.raises(
+        UserError, match=f"1 was written by {writer} .schema {stamp['schema']}.*slimjax that wrote it"
+    ):
         restore(tmp_path, {"w": jnp.ones(2)})
 
 

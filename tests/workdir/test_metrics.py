@@ -10,7 +10,7 @@ from slimjax.workdir.metrics import MetricsWriter, read
 
 
 def write_steps(directory, *steps: int) -> None:
-    with MetricsWriter(directory) as writer:
+    with MetricsWriter(directory / "metrics.jsonl") as writer:
         for step in steps:
             writer.write(step, {"train/loss": step / 10})
 
@@ -27,7 +27,7 @@ def test_written_values_are_read_back(tmp_path):
 
 
 def test_line_is_in_the_file_as_soon_as_write_returns(tmp_path):
-    with MetricsWriter(tmp_path) as writer:
+    with MetricsWriter(tmp_path / "metrics.jsonl") as writer:
         writer.write(1, {"loss": 0.5})
         assert steps_of(tmp_path) == [1]
 
@@ -42,7 +42,7 @@ def test_non_finite_values_stay_strict_json_and_come_back(tmp_path, value):
     def refuse(constant: str) -> None:
         raise AssertionError(f"{constant} is not JSON")
 
-    with MetricsWriter(tmp_path) as writer:
+    with MetricsWriter(tmp_path / "metrics.jsonl") as writer:
         writer.write(1, {"loss": value})
     line = json.loads((tmp_path / "metrics.jsonl").read_text(), parse_constant=refuse)
     assert line["loss"] == str(value)
@@ -51,7 +51,7 @@ def test_non_finite_values_stay_strict_json_and_come_back(tmp_path, value):
 
 def test_resumed_run_has_each_step_once(tmp_path):
     write_steps(tmp_path, 1, 2, 3, 4)
-    with MetricsWriter(tmp_path) as writer:
+    with MetricsWriter(tmp_path / "metrics.jsonl") as writer:
         writer.truncate_after(2)
         for step in (3, 4, 5):
             writer.write(step, {"train/loss": 0.0})
@@ -59,7 +59,7 @@ def test_resumed_run_has_each_step_once(tmp_path):
 
 
 def test_truncation_keeps_kept_lines_as_they_were(tmp_path):
-    with MetricsWriter(tmp_path) as writer:
+    with MetricsWriter(tmp_path / "metrics.jsonl") as writer:
         writer.write(1, {"loss": math.nan, "top1": 1 / 3})
         before = (tmp_path / "metrics.jsonl").read_text()
         writer.write(2, {"loss": 1.0})
@@ -68,7 +68,7 @@ def test_truncation_keeps_kept_lines_as_they_were(tmp_path):
 
 
 def test_truncation_without_a_file_is_fine(tmp_path):
-    with MetricsWriter(tmp_path) as writer:
+    with MetricsWriter(tmp_path / "metrics.jsonl") as writer:
         writer.truncate_after(0)
         writer.write(1, {"loss": 1.0})
     assert steps_of(tmp_path) == [1]
@@ -98,14 +98,14 @@ def test_damaged_line_in_the_middle_is_named(tmp_path):
 
 
 def test_disabled_writer_writes_nothing(tmp_path):
-    with MetricsWriter(tmp_path / "other", enabled=False) as writer:
+    with MetricsWriter(tmp_path / "other" / "metrics.jsonl", enabled=False) as writer:
         writer.write(1, {"loss": 1.0})
         writer.truncate_after(0)
     assert not (tmp_path / "other").exists()
 
 
 def write_by_way_of_scratch(bucket, scratch, *steps: int) -> None:
-    with MetricsWriter(bucket, scratch=scratch) as writer:
+    with MetricsWriter(bucket / "metrics.jsonl", scratch=scratch) as writer:
         writer.truncate_after(steps[0] - 1)
         for step in steps:
             writer.write(step, {"train/loss": step / 10})
@@ -125,12 +125,12 @@ def test_bucket_is_resumed_on_another_machine(tmp_path):
 
 def test_bucket_is_filled_while_the_run_goes_on(tmp_path, monkeypatch):
     monkeypatch.setattr(metrics, "UPLOAD_SECONDS", 0.0)
-    with MetricsWriter(tmp_path / "bucket", scratch=tmp_path / "scratch") as writer:
+    with MetricsWriter(tmp_path / "bucket" / "metrics.jsonl", scratch=tmp_path / "scratch") as writer:
         writer.write(1, {"loss": 1.0})
         assert steps_of(tmp_path / "bucket") == [1]
 
 
 def test_bucket_is_never_mistaken_for_a_local_directory(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    MetricsWriter("gs://bucket/run", enabled=False).write(1, {"loss": 1.0})
+    MetricsWriter("gs://bucket/run/metrics.jsonl", enabled=False).write(1, {"loss": 1.0})
     assert not list(tmp_path.iterdir())

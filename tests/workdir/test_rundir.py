@@ -1,111 +1,33 @@
-"""The workdir: one run at a time, one config for ever."""
+"""A run's directory: one config for ever, read by the schema that wrote it, in buckets too."""
 
+import ast
 import json
-import os
-import socket
-import subprocess
-import sys
+from pathlib import Path
 
 import pytest
 
+import slimjax
 from slimjax.errors import UserError
-from slimjax.workdir.rundir import WorkdirLock, record_run, versions
-
-
-def write_lock(directory, **holder) -> None:
-    (directory / "lock").write_text(json.dumps({"host": socket.gethostname(), "time": 0.0, **holder}))
-
-
-@pytest.fixture
-def living():
-    process = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
-    yield process.pid
-    process.kill()
-    process.wait()
-
-
-@pytest.fixture
-def dead():
-    process = subprocess.Popen([sys.executable, "-c", ""])
-    process.wait()
-    return process.pid
-
-
-def enter(directory) -> None:
-    with WorkdirLock(directory):
-        pass
-
-
-def test_lock_names_host_and_pid_while_it_is_held(tmp_path):
-    with WorkdirLock(tmp_path / "new"):
-        holder = json.loads((tmp_path / "new" / "lock").read_text())
-    assert (holder["host"], holder["pid"]) == (socket.gethostname(), os.getpid())
-
-
-def test_lock_of_a_living_process_is_refused_and_named(tmp_path, living):
-    write_lock(tmp_path, pid=living)
-    with pytest.raises(UserError, match=f"process {living} on {socket.gethostname()}"):
-        enter(tmp_path)
-
-
-def test_lock_is_refused_twice_in_one_process(tmp_path):
-    with WorkdirLock(tmp_path), pytest.raises(UserError, match=str(os.getpid())):
-        enter(tmp_path)
-
-
-def test_refused_lock_stays_with_its_holder(tmp_path, living):
-    write_lock(tmp_path, pid=living)
-    before = (tmp_path / "lock").read_text()
-    with pytest.raises(UserError):
-        enter(tmp_path)
-    assert (tmp_path / "lock").read_text() == before
-
-
-def test_lock_of_a_dead_process_is_taken_over_with_a_warning(tmp_path, dead, caplog):
-    write_lock(tmp_path, pid=dead)
-    with WorkdirLock(tmp_path):
-        assert json.loads((tmp_path / "lock").read_text())["pid"] == os.getpid()
-    assert f"dead process {dead}" in caplog.text
-
-
-@pytest.mark.skipif(not os.path.exists("/proc/self/stat"), reason="needs /proc")
-def test_lock_of_an_earlier_process_with_the_same_pid_is_stale(tmp_path, living):
-    write_lock(tmp_path, pid=living, started="1")
-    enter(tmp_path)
-
-
-def test_lock_of_another_host_is_refused(tmp_path, dead):
-    write_lock(tmp_path, pid=dead, host="elsewhere")
-    with pytest.raises(UserError, match="on elsewhere"):
-        enter(tmp_path)
-
-
-def test_lock_is_free_after_release_also_by_an_error(tmp_path):
-    def fail() -> None:
-        with WorkdirLock(tmp_path):
-            raise ZeroDivisionError
-
-    with pytest.raises(ZeroDivisionError):
-        fail()
-    enter(tmp_path)
-
-
-def test_half_written_lock_names_nobody_and_is_free(tmp_path):
-    (tmp_path / "lock").write_text('{"host": "a", "pi')
-    enter(tmp_path)
-
+from slimjax.files import write_atomic
+from slimjax.workdir import rundir
+from slimjax.workdir.rundir import RunDir
+from slimjax.workdir.versions import SCHEMA, versions
 
 CONFIG = {"seed": 0, "train": {"steps": 10, "lr": 0.1}, "data": {"dir": "/a", "batch": {"train": 8}}}
 
 
 def record(directory, ignore=(), **changes) -> None:
-    record_run(directory, json.dumps({**CONFIG, **changes}), ignore)
+    RunDir(directory).record(json.dumps({**CONFIG, **changes}), ignore)
 
 
-def test_record_run_writes_config_and_versions(tmp_path):
+def test_record_writes_config_and_versions(tmp_path):
     record(tmp_path / "new")
     assert json.loads((tmp_path / "new" / "config.json").read_text()) == CONFIG
-    assert json.loads((tmp_path / "new" / "versions.json").read_text()) == versions()
+    assert json.loads((tmp_path / "new" / "versions.json").read_text()) == {
+        "schema": SCHEMA,
+        "slimjax": slimjax.__version__,
+        **versions(),
+    }
 
 
 def test_same_config_resumes(tmp_path):
@@ -145,6 +67,108 @@ def test_ignored_key_is_no_prefix_of_another_name(tmp_path):
 
 
 def test_truncated_config_is_a_user_error(tmp_path):
+    record(tmp_path)
     (tmp_path / "config.json").write_text('{"seed"')
-    with pytest.raises(UserError, match="not JSON"):
+    with pytest.raises(UserError, match="expected the config of a run as JSON"):
         record(tmp_path)
+
+
+# What another slimjax wrote
+
+
+def stamped(directory, **changes) -> None:
+    """A recorded run with other words in its versions; None: without the word."""
+    record(directory)
+    said = {**json.loads(RunDir(directory).versions.read_text()), **changes}
+    RunDir(directory).versions.write_text(json.dumps({k: v for k, v in said.items() if v is not None}))
+
+
+@pytest.mark.parametrize(
+    ("stamp", "writer"),
+    [
+        ({"schema": SCHEMA + 1, "slimjax": "9.8.7"}, f"slimjax 9.8.7 with jax 0.1 (schema {SCHEMA + 1})"),
+        ({"schema": None, "slimjax": None}, "slimjax 0.1.0 or earlier with jax 0.1 (schema none)"),
+    ],
+)
+def test_another_schema_is_neither_read_nor_taken_over(tmp_path, stamp, writer):
+    stamped(tmp_path, jax="0.1", **stamp)
+    before = RunDir(tmp_path).versions.read_text()
+    for use in (lambda: record(tmp_path), RunDir(tmp_path).read_config, RunDir(tmp_path).check_schema):
+        with pytest.raises(UserError) as error:
+            use()
+        assert f"{tmp_path} was written by {writer}; this is slimjax {slimjax.__version__}" in str(
+            error.value
+        )
+    assert RunDir(tmp_path).versions.read_text() == before
+
+
+def test_another_slimjax_of_this_schema_goes_on(tmp_path):
+    stamped(tmp_path, slimjax="0.2.9")
+    record(tmp_path)
+    assert json.loads(RunDir(tmp_path).versions.read_text())["slimjax"] == slimjax.__version__
+
+
+def test_a_config_without_versions_is_an_old_runs(tmp_path):
+    RunDir(tmp_path).config.write_text(json.dumps(CONFIG))
+    with pytest.raises(UserError, match=r"written by slimjax 0\.1\.0 or earlier \(schema none\)"):
+        record(tmp_path)
+
+
+@pytest.mark.parametrize("written", [1, 2])
+def test_a_run_killed_while_it_is_recorded_is_recorded_again(tmp_path, monkeypatch, written):
+    """Whatever is on the disk at that time, the same command goes on."""
+    left = [written - 1]
+
+    def write(path, text):
+        if not left[0]:
+            raise KeyboardInterrupt
+        left[0] -= 1
+        write_atomic(path, text)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(rundir, "write_atomic", write)
+        with pytest.raises(KeyboardInterrupt):
+            record(tmp_path)
+    record(tmp_path)
+    assert RunDir(tmp_path).read_config().seed == 0
+
+
+@pytest.mark.parametrize("text", ["", '{"schema": ', "3"])
+def test_damaged_versions_are_a_user_error(tmp_path, text):
+    record(tmp_path)
+    RunDir(tmp_path).versions.write_text(text)
+    with pytest.raises(UserError, match=r"versions\.json: expected the versions of a run as JSON"):
+        record(tmp_path)
+
+
+# Names
+
+
+@pytest.mark.parametrize("path", ["runs/one", "gs://bucket/runs/one"])
+def test_names_are_the_same_on_disks_and_in_buckets(path):
+    run = RunDir(path)
+    assert str(run.metrics) == f"{path}/metrics.jsonl"
+    assert str(run.search("bayes").architecture("latency_ms<=3.2@a/t.json")) == (
+        f"{path}/search-bayes/latency_ms-3.2.json"
+    )
+
+
+def test_only_this_module_knows_the_names():
+    """Of all that a run keeps; docstrings and messages may speak of them."""
+    run = RunDir("run")
+    names = {path.name for path in vars(run).values()} - {"run"}
+    package = Path(slimjax.__file__).parent
+    knowing = {
+        str(path.relative_to(package)): found
+        for path in package.rglob("*.py")
+        if (found := names & strings(ast.parse(path.read_text())))
+    }
+    assert set(knowing) == {"workdir/rundir.py"}, knowing
+
+
+def strings(tree: ast.AST) -> set[str]:
+    return {
+        node.value
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Constant) and isinstance(node.value, str)
+    }

@@ -32,6 +32,7 @@ from slimjax.supernet import Supernet
 from slimjax.vectors import WidthVectors
 from slimjax.workdir import architecture
 from slimjax.workdir.architecture import Architecture
+from slimjax.workdir.rundir import RunDir
 
 HOLDOUT = 500
 TRIALS = 120
@@ -149,12 +150,12 @@ def _retrained(experiment: Experiment, subnets: Mapping[str, Subnet]) -> dict[st
     """Test scores by name, after training from scratch as `slimjax search`'s retrain.py does."""
     net = experiment.net
     with tempfile.TemporaryDirectory() as folder:
-        run = Path(folder) / "config.json"
-        run.write_text(experiment.config.to_json_best_effort())
+        run = RunDir(folder)
+        run.record(experiment.config.to_json_best_effort())
         for name, subnet in subnets.items():
             found = Architecture({}, net.space.to_channels(subnet), {"macs": int(net.macs(subnet))})
             architecture.write(Path(folder) / f"{name}.json", found)
-        config = recipes.retrain(str(run), [str(Path(folder) / f"{name}.json") for name in subnets])
+        config = recipes.retrain(str(run.config), [str(Path(folder) / f"{name}.json") for name in subnets])
         again = build(config)
     _, state, _ = fit(again, f"{len(subnets)} subnets, seed {config.seed}")
     rows = measure.evaluate(again, state, again.algorithm.choose(state, None), quiet=True)

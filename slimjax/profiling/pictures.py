@@ -9,13 +9,14 @@ import numpy as np
 from etils import epath
 
 from slimjax.cost.latency import LatencyTable
-from slimjax.report import page
+from slimjax.report.draw import Curve
+from slimjax.report.page import write_latencies
 
 
 def write(path: epath.PathLike, tables: Sequence[LatencyTable], command: str) -> None:
     """Writes one HTML page about tables, which may be of several networks and targets."""
     networks = dict.fromkeys(table.about["network"]["name"] for table in tables)
-    page.write_latencies(
+    write_latencies(
         path,
         title=f"Latency of {', '.join(networks)}",
         curves=[curve(table) for table in tables if table.staircase is not None],
@@ -24,13 +25,13 @@ def write(path: epath.PathLike, tables: Sequence[LatencyTable], command: str) ->
     )
 
 
-def curve(table: LatencyTable) -> page.Curve:
+def curve(table: LatencyTable) -> Curve:
     """The table's staircase, and the profiled points that interpolation joins."""
     stairs = table.staircase
     assert stairs is not None
     entry, letter = table.entries[stairs.unit], string.ascii_lowercase[stairs.axis]
     others = tuple(slice(None) if i == stairs.axis else -1 for i in range(len(entry.grid)))
-    return page.Curve(
+    return Curve(
         title=stairs.unit,
         label=f"{table.about['target']} ({table.about['method']})",
         xlabel=f"channels of {letter}, the other axes full; batch {table.about['batch']}",
