@@ -17,6 +17,8 @@ DIGITS = str(CONFIGS / "digits_usnet.py")
 # The least that each command asks for.
 LEAST = {
     "train": ["--config", DIGITS, "--workdir", "run"],
+    "config": ["--config", DIGITS],
+    "configs": [],
     "evaluate": ["--workdir", "run"],
     "search": ["--workdir", "run", "--budget", "macs<=0.5"],
     "cost": ["--model", "resnet8"],
