@@ -133,7 +133,7 @@ def test_an_option_that_nothing_would_use_is_refused(capsys, command, message):
             "--only: expected one of snet, usnet, autoslim, bignas, joslim",
         ),
         (["bench", "claims", "--seeds", "0"], "--seeds: expected a whole number of at least 1, got 0."),
-        (["bench", "costs", "--model", "resnet7"], "own; got 'resnet7'. Did you mean "),
+        (["bench", "costs", "--model", "resnet7"], "--model: expected one of us_mobilenet_v1, "),
         (
             ["bench", "costs", "--model", "resnet8", "--subnets", "0"],
             "--subnets: expected a whole number of at",
