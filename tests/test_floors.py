@@ -10,7 +10,7 @@ from helpers.house import PACKAGE, arrows, circle, functions, imports, modules, 
 # From the ground up: a room imports rooms of lower floors only. A room is a folder, or a file beside the folders.
 FLOORS = [
     {"errors", "progress"},
-    {"checks", "data", "files", "sharding", "worker"},
+    {"checks", "data", "files", "registry", "sharding", "worker"},
     {"nn"},
     {"cost", "models", "search", "workdir"},
     {"report", "supernet"},

@@ -15,8 +15,8 @@ import optax
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from slimjax import checks, models, sharding, supernet
-from slimjax.algorithms import ALGORITHMS, Algorithm
+from slimjax import algorithms, checks, models, sharding, supernet
+from slimjax.algorithms import Algorithm
 from slimjax.data import augment, images, pipeline, sources
 from slimjax.data.dataset import Dataset, DatasetInfo
 from slimjax.errors import BadValue, UserError
@@ -249,4 +249,4 @@ def build_algorithm(config: ConfigDict, engine: Engine) -> Algorithm:
     """The configured algorithm; its arguments are the other fields of `config.algorithm`."""
     options = {key: value for key, value in config.algorithm.items() if key != "name"}
     with checks.under("config.algorithm."):
-        return ALGORITHMS[config.algorithm.name](engine, **options)
+        return algorithms.make(config.algorithm.name, engine, **options)

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import dataclasses
+import contextlib
 import difflib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from types import MappingProxyType
 from typing import Any
 
 from ml_collections import ConfigDict, config_dict
 
-from slimjax import models
-from slimjax.algorithms import ALGORITHMS
+from slimjax import algorithms, models
 from slimjax.checks import Rule, integer, number, one_of, optional, problem, tuple_of
 from slimjax.data import augment
-from slimjax.errors import UserError
+from slimjax.errors import BadValue, UserError
 from slimjax.experiment import signature
 from slimjax.experiment.signature import Argument
 from slimjax.nn.widths import Rounding
@@ -82,33 +81,50 @@ def default_config() -> ConfigDict:
     )
 
 
+LOOKUPS: Mapping[str, Callable[[str], Any]] = MappingProxyType(
+    {"model.name": models.lookup, "algorithm.name": algorithms.lookup}
+)
+
+
 def complete(config: ConfigDict) -> None:
     """Writes the algorithm's options that a config does not name into it, as its function's signature has them.
 
     An algorithm that cannot be found has none; `validate` says so.
     """
     section = config.get("algorithm")
-    if isinstance(section, ConfigDict) and section.get("name") in ALGORITHMS:
-        signature.fill(section, algorithm_options(section.name))
+    if isinstance(section, ConfigDict) and "name" in section:
+        with contextlib.suppress(BadValue):
+            signature.fill(section, algorithm_options(section.name))
+
+
+def defaults_of(config: ConfigDict) -> ConfigDict:
+    """Every setting of a valid config as it is where nothing is said: those of its own algorithm and model."""
+    defaults = default_config()
+    section = ConfigDict({"name": config.algorithm.name})
+    signature.fill(section, algorithm_options(config.algorithm.name))
+    defaults.algorithm = ConfigDict({**section, "name": defaults.algorithm.name})
+    signature.fill(defaults.model.options, model_options(config.model.name))
+    return defaults
 
 
 def algorithm_options(name: str) -> dict[str, Argument]:
-    """What an algorithm's function takes beside the engine."""
-    return dict(list(signature.of(ALGORITHMS[name]).items())[1:])
+    """What an algorithm's function takes beside the engine, which comes first."""
+    return dict(list(signature.of(algorithms.lookup(name)).items())[1:])
 
 
-SET_BY_A_RUN = ("parent", "name", "dtype", "norm", "num_classes")
+SET_BY_A_RUN = ("parent", "name", *models.RUN_FIELDS)
 """Fields of a model's class that no option sets."""
 
 
 def model_options(name: str) -> dict[str, Argument]:
     """What a model's class takes, beside what a run sets."""
     spec = models.lookup(name)
-    fixed = {
-        key: dataclasses.replace(a, default=spec.fields.get(key, a.default))
-        for key, a in signature.of(spec.module).items()
+    defaults = {**spec.defaults, **spec.fields}
+    return {
+        key: argument if defaults[key] is models.REQUIRED else argument.with_default(defaults[key])
+        for key, argument in signature.of(spec.module).items()
+        if key not in SET_BY_A_RUN
     }
-    return {key: argument for key, argument in fixed.items() if key not in SET_BY_A_RUN}
 
 
 RULES: Mapping[str, Rule] = MappingProxyType(
@@ -122,12 +138,10 @@ RULES: Mapping[str, Rule] = MappingProxyType(
         "data.train_examples": optional(integer(1)),
         "data.augment": one_of(*augment.AUGMENTATIONS),
         "data.statistics": optional(one_of(*augment.STATISTICS)),
-        "model.name": one_of(*models.MODELS),
         "model.min_width": optional(number(0, above=True)),
         "model.rounding": optional(one_of(*Rounding.POLICIES)),
         "model.divisor": optional(integer(1)),
         "model.dtype": one_of("float32", "bfloat16"),
-        "algorithm.name": one_of(*ALGORITHMS),
         "engine.policy": one_of(*POLICIES),
         "engine.max_programs": integer(3),
         "batch_norm.statistics": one_of("global", "device"),
@@ -171,6 +185,7 @@ def validate(config: ConfigDict, device_count: int) -> None:
     for path, rule in RULES.items():
         if path in given and (found := problem(given[path], rule)):
             errors.append(f"config.{path}: {found}")
+    errors += _unknown_names(given)
     if not errors:
         errors = _strange_options(config)
     if not errors:
@@ -207,6 +222,17 @@ def _strange_fields(config: ConfigDict) -> list[str]:
     return [f"config.{path}: no such field. {_hint(path, known)}" for path in unknown] + [
         f"config.{path}: missing. Start from a recipe, or from default_config()." for path in missing
     ]
+
+
+def _unknown_names(given: Mapping[str, Any]) -> list[str]:
+    """Models and algorithms that are neither known nor of the user's own."""
+    errors = []
+    for path, lookup in LOOKUPS.items():
+        try:
+            lookup(given.get(path, ""))
+        except BadValue as error:
+            errors.append(f"config.{path}: {error.problem}")
+    return errors
 
 
 def _strange_options(config: ConfigDict) -> list[str]:

@@ -96,6 +96,12 @@ def shipped() -> dict[str, str]:
     return {path.stem: str(path) for path in sorted(folder.glob("*.py"))}
 
 
+def short_name(named: str) -> str:
+    """`cifar_usnet:model=resnet20`, however the file was named."""
+    path, given = _split(named)
+    return ":".join(filter(None, (pathlib.Path(path).stem, given)))
+
+
 def read(path: str) -> ConfigFile:
     """Runs a config file. Raises: UserError: it is not there, it fails, or it has no get_config."""
     if not pathlib.Path(path).is_file():

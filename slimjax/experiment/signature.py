@@ -51,6 +51,12 @@ class Argument:
         )
         return f"{what}, or none" if self.optional else what
 
+    def with_default(self, default: Any) -> Argument:
+        """The same argument with another default, which tells its type."""
+        return dataclasses.replace(
+            self, default=default, kind=self.kind if default is None else kind(default)
+        )
+
     def parse(self, text: str) -> Any:
         """The value that a text stands for. Raises: ValueError: it stands for none."""
         if self.optional and text.lower() == "none":
@@ -134,13 +140,23 @@ def _misnamed(arguments: Mapping[str, Argument], part: str, name: str, equals: s
 
 
 def describe(arguments: Mapping[str, Argument]) -> str:
-    """A line for each argument: its default, and what it may be."""
-    if not arguments:
-        return "It takes no arguments."
-    given = {name: name + ("" if a.default is REQUIRED else f"={a.default}") for name, a in arguments.items()}
-    width = max(map(len, given.values()))
-    lines = (f"  {given[name]:<{width}}  {a.expected}" for name, a in arguments.items())
-    return "\n".join(["Arguments, with their defaults:", *lines])
+    """A line for each argument, under a title."""
+    title = "Arguments, with their defaults:" if arguments else "It takes no arguments."
+    return "\n".join([title, *lines(arguments)])
+
+
+def lines(arguments: Mapping[str, Argument]) -> list[str]:
+    """A line for each argument: its default, as it is written, and what it may be."""
+    given = {
+        name: name + ("" if a.default is REQUIRED else f"={_text(a.default)}")
+        for name, a in arguments.items()
+    }
+    width = max(map(len, given.values()), default=0)
+    return [f"  {given[name]:<{width}}  {a.expected}" for name, a in arguments.items()]
+
+
+def _text(value: Any) -> str:
+    return str(value).lower() if value is None or isinstance(value, bool) else str(value)
 
 
 def fill(section: ConfigDict, arguments: Mapping[str, Argument]) -> None:

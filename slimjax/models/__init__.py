@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
 from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any
@@ -11,6 +10,7 @@ from typing import Any
 import jax
 from flax import linen as nn
 
+from slimjax import registry
 from slimjax.errors import BadValue, UserError
 from slimjax.models import autoslim
 from slimjax.models.imagenet_resnet import ResNet
@@ -21,52 +21,69 @@ from slimjax.models.resnet import CifarResNet
 from slimjax.models.shufflenet import ShuffleNet
 from slimjax.nn.widths import Rounding
 
+RUN_FIELDS = ("num_classes", "dtype", "norm")
+"""Fields of a network that a run sets: how many classes, in which type to compute, and the class of its norms."""
+
+REQUIRED = dataclasses.MISSING
+"""The default of a field that has none."""
+
+EVERY_COUNT = Rounding("truncate")
+
 
 @dataclasses.dataclass(frozen=True)
 class ModelSpec:
-    """A named network with the conventions of the paper it is named after.
+    """A named network with the conventions of the paper it is named after, or of your own.
 
     Args:
-      module: the Flax class.
+      module: the Flax class. It has the fields `RUN_FIELDS` and is called with (images, widths=None, train=False).
       fields: arguments that the name fixes.
       rounding, min_width: defaults of its width space.
-      image_shape: [H, W, C] that its published costs refer to.
+      image_shape: [H, W, C] that its published costs refer to; training takes that of its data.
       convention: what those costs count, a key of `costs.CONVENTIONS`.
       variants: published subnets: name to channels by group.
       max_width: the width that means full size (see `nn.space.Space`).
     """
 
     module: type[nn.Module]
-    fields: Mapping[str, Any]
-    rounding: Rounding
-    min_width: float
-    image_shape: tuple[int, int, int]
+    fields: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    rounding: Rounding = EVERY_COUNT
+    min_width: float = 0.25
+    image_shape: tuple[int, int, int] = (32, 32, 3)
     convention: str = "plain"
     variants: autoslim.Variants = dataclasses.field(default_factory=dict)
     max_width: float = 1.0
 
     @property
     def defaults(self) -> dict[str, Any]:
-        """The module's arguments with their defaults."""
+        """The module's arguments with their defaults; `REQUIRED` where there is none."""
         fields = dataclasses.fields(self.module)
-        return {field.name: field.default for field in fields if field.name not in ("parent", "name")}
+        return {field.name: _default(field) for field in fields if field.name not in ("parent", "name")}
 
     def build(self, **fields: Any) -> nn.Module:
         """The module; `fields` that it does not have are a UserError."""
         if unknown := sorted(set(fields) - set(self.defaults)):
             known = ", ".join(self.defaults)
             raise UserError(f"model {self.module.__name__}: unknown fields {unknown}. It has: {known}.")
-        return self.module(**{**self.fields, **fields})
+        given = {**self.fields, **fields}
+        if missing := [key for key, value in self.defaults.items() if value is REQUIRED and key not in given]:
+            raise UserError(
+                f"model {self.module.__name__}: expected {', '.join(missing)}, which have no defaults."
+            )
+        return self.module(**given)
+
+
+def _default(field: dataclasses.Field[Any]) -> Any:
+    return field.default if field.default_factory is REQUIRED else field.default_factory()
 
 
 def _resnet(depth: int, **fields: Any) -> ModelSpec:
     fields = {"depth": depth, **fields}
-    return ModelSpec(CifarResNet, fields, Rounding("truncate"), 0.25, (32, 32, 3))
+    return ModelSpec(CifarResNet, fields, EVERY_COUNT, 0.25, (32, 32, 3))
 
 
 def _imagenet_resnet(depth: int, min_width: float, convention: str, **fields: Any) -> ModelSpec:
     fields, shape = {"depth": depth, **fields}, (224, 224, 3)
-    return ModelSpec(ResNet, fields, Rounding("truncate"), min_width, shape, convention)
+    return ModelSpec(ResNet, fields, EVERY_COUNT, min_width, shape, convention)
 
 
 def _mobilenet(module: type[nn.Module], min_width: float, **fields: Any) -> ModelSpec:
@@ -74,7 +91,7 @@ def _mobilenet(module: type[nn.Module], min_width: float, **fields: Any) -> Mode
 
 
 def _mobilenet_v3(**fields: Any) -> ModelSpec:
-    return ModelSpec(MobileNetV3, fields, Rounding("truncate"), 0.42, (224, 224, 3))
+    return ModelSpec(MobileNetV3, fields, EVERY_COUNT, 0.42, (224, 224, 3))
 
 
 def _autoslim(module: type[nn.Module], variants: autoslim.Variants, **fields: Any) -> ModelSpec:
@@ -87,7 +104,7 @@ _MNASNET: Mapping[str, Any] = MappingProxyType({"stages": MNASNET, "activation":
 
 def _shufflenet() -> ModelSpec:
     shape = (224, 224, 3)
-    return ModelSpec(ShuffleNet, {}, Rounding("truncate"), 0.5, shape, "slimmable", max_width=2.0)
+    return ModelSpec(ShuffleNet, {}, EVERY_COUNT, 0.5, shape, "slimmable", max_width=2.0)
 
 
 MODELS: Mapping[str, ModelSpec] = MappingProxyType(
@@ -123,13 +140,26 @@ MODELS: Mapping[str, ModelSpec] = MappingProxyType(
 
 
 def lookup(name: str) -> ModelSpec:
-    """The spec of a model name.
+    """The spec of a model: one of `MODELS`, or `package.module:name` of a Flax class or `ModelSpec` of your own.
 
     Raises:
-      BadValue: listing the names, with the nearest ones first.
+      BadValue: "name" is none; the message lists what there is.
     """
-    if name in MODELS:
-        return MODELS[name]
-    near = difflib.get_close_matches(str(name), MODELS, n=1)
-    hint = f" Did you mean {near[0]!r}?" if near else ""
-    raise BadValue("name", f"unknown model {name!r}.{hint} Known: {', '.join(MODELS)}.")
+    found = registry.lookup(name, MODELS)
+    return found if name in MODELS else _own(name, found)
+
+
+def _own(name: str, found: Any) -> ModelSpec:
+    """The spec of a user's own network, which must be what a run can build."""
+    spec = found if isinstance(found, ModelSpec) else ModelSpec(found)
+    if not (isinstance(spec.module, type) and issubclass(spec.module, nn.Module)):
+        raise BadValue(
+            "name", f"expected a flax.linen.Module class, or a ModelSpec of one; {name} is {found!r}."
+        )
+    if missing := [field for field in RUN_FIELDS if field not in spec.defaults]:
+        raise BadValue(
+            "name",
+            f"expected a network with the fields {', '.join(RUN_FIELDS)}, which a run sets; "
+            f"{name} has no {', '.join(missing)}.",
+        )
+    return spec

@@ -9,7 +9,6 @@ import argparse
 import collections
 import json
 import os
-import pathlib
 import re
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -259,7 +258,7 @@ def _cells(answer: Answer) -> list[str]:
 
 
 def _name(answer: Answer) -> str:
-    return pathlib.PurePath(answer["config"]).stem
+    return config_file.short_name(answer["config"])
 
 
 def _cell(value: float | None, form: str) -> str:

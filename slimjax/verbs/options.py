@@ -42,6 +42,15 @@ def define_train(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def define_config(parser: argparse.ArgumentParser) -> None:
+    _add_json(parser)
+    _add_config(parser)
+
+
+def define_configs(parser: argparse.ArgumentParser) -> None:
+    _add_json(parser)
+
+
 def define_evaluate(parser: argparse.ArgumentParser) -> None:
     _add_json(parser)
     parser.add_argument("--workdir", required=True, type=_directory, help="of a training run")
@@ -140,6 +149,11 @@ VERBS: Commands = MappingProxyType(
             "Train, calibrate, evaluate, report; on the same workdir, resume. Overrides: --config.key=value.",
             define_train,
         ),
+        "config": (
+            "Print every setting of a config, and mark what differs from the defaults.",
+            define_config,
+        ),
+        "configs": ("List the configs that ship with the package, with their arguments.", define_configs),
         "evaluate": ("Calibrate and measure any widths of a trained network.", define_evaluate),
         "search": (
             "Find the best subnets of a trained network under budgets, and save them as architecture files.",
@@ -271,7 +285,8 @@ def _add_config(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--config",
         required=True,
-        help="a config file, with --config.key=value overrides; it is Python code and is run",
+        help="a config file, with --config.key=value overrides; it is Python code and is run. "
+        "FILE:name=value,... sets its arguments, FILE:help lists them; slimjax:NAME is a shipped one",
     )
 
 

@@ -6,7 +6,7 @@ from ml_collections import ConfigDict
 from helpers.runs import flat
 from slimjax.errors import UserError
 from slimjax.experiment import config_file, recipes
-from slimjax.experiment.config import validate
+from slimjax.experiment.config import complete, validate
 
 
 @pytest.fixture
@@ -60,6 +60,7 @@ def test_retraining_on_imagenet_has_the_published_settings(run, settings):
         "imagenet_joslim:model=mobilenet_v3_large", "--config.train.steps=7", "--config.train.micro_batches=2"
     )
     config = recipes.retrain(path, ["a.json", "b.json"], settings)
+    complete(config)
     validate(config, device_count=8)
     got = flat(config)
     assert {key: got[key] for key in (AUTOSLIM | PUBLISHED[settings])} == AUTOSLIM | PUBLISHED[settings]

@@ -90,7 +90,7 @@ def test_arguments_that_no_verb_knows_are_refused(refused, arguments, parts):
     [
         (
             ["--model", "resnet-20"],
-            ["--model: unknown model 'resnet-20'", "Did you mean 'resnet20'?", "us_mobilenet_v1"],
+            ["--model: expected one of us_mobilenet_v1", "got 'resnet-20'. Did you mean 'resnet20'?"],
         ),
         (["--width", "1.5"], ["--width: expected a number above 0 and up to 1, got 1.5"]),
         (["--width", "0"], ["--width", "got 0"]),

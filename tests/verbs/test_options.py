@@ -17,6 +17,8 @@ DIGITS = str(CONFIGS / "digits_usnet.py")
 # The least that each command asks for.
 LEAST = {
     "train": ["--config", DIGITS, "--workdir", "run"],
+    "config": ["--config", DIGITS],
+    "configs": [],
     "evaluate": ["--workdir", "run"],
     "search": ["--workdir", "run", "--budget", "macs<=0.5"],
     "cost": ["--model", "resnet8"],
@@ -131,7 +133,7 @@ def test_an_option_that_nothing_would_use_is_refused(capsys, command, message):
             "--only: expected one of snet, usnet, autoslim, bignas, joslim",
         ),
         (["bench", "claims", "--seeds", "0"], "--seeds: expected a whole number of at least 1, got 0."),
-        (["bench", "costs", "--model", "resnet7"], "--model: unknown model 'resnet7'."),
+        (["bench", "costs", "--model", "resnet7"], "--model: expected one of us_mobilenet_v1, "),
         (
             ["bench", "costs", "--model", "resnet8", "--subnets", "0"],
             "--subnets: expected a whole number of at",
