@@ -186,3 +186,7 @@ def test_sections_of_docstrings_become_paragraphs(monkeypatch):
     exec((DOCS / "griffe_sections.py").read_text(), names)
     shown = names["readable"]("One.\n\nPaper: section 3\n  and 4.\nDiffers: not.\n\nArgs:\n  x: Paper: no.")
     assert shown == "One.\n\n\n**Paper:** section 3\nand 4.\n\n**Differs:** not.\n\nArgs:\n  x: Paper: no."
+    shown = names["readable"]("One.\n\nHost code (pure):\n  x: of y,\n    and z.\n  u: w.\n\nArgs:\n  x: no.")
+    assert (
+        shown == "One.\n\n\n**Host code (pure):**\n\n- `x`: of y,\n    and z.\n- `u`: w.\n\nArgs:\n  x: no."
+    )
