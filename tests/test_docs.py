@@ -19,6 +19,7 @@ from helpers.paths import REPOSITORY
 from slimjax.algorithms import ALGORITHMS
 from slimjax.errors import UserError
 from slimjax.experiment import config_file
+from slimjax.experiment.build import build
 from slimjax.experiment.config import default_config, validate
 from slimjax.search.bayes_options import BayesOptions
 from slimjax.verbs import cli
@@ -190,3 +191,23 @@ def test_sections_of_docstrings_become_paragraphs(monkeypatch):
     assert (
         shown == "One.\n\n\n**Host code (pure):**\n\n- `x`: of y,\n    and z.\n- `u`: w.\n\nArgs:\n  x: no."
     )
+
+
+def test_own_network_and_algorithm_of_the_page_are_found_by_their_names(tmp_path, monkeypatch):
+    """As the page says: from a module in the current folder, with the page's own config."""
+    module = tmp_path / "my_package" / "my_module.py"
+    module.parent.mkdir()
+    module.write_text("\n".join(pages.snippets(DOCS / "extending.md")))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    monkeypatch.delitem(sys.modules, "my_package.my_module", raising=False)
+    mine = ["model.name=my_package.my_module:separable", "algorithm.name=my_package.my_module:halves"]
+    overrides = [
+        f"--config.{field}" for field in [*mine, "model.options.blocks=1", "algorithm.num_subnets=3"]
+    ]
+    experiment = build(config_file.load("my_package/my_module.py:epochs=2", overrides))
+    (subnet,) = experiment.algorithm.propose({}, 0)
+    channels = experiment.net.space.to_channels(experiment.net.space.check(subnet))
+    assert channels["stream"] in (8, 12)
+    assert channels["block0"] in (16, 24)
+    assert experiment.steps == 2 * 4000 // 64
