@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+import slimjax
 from helpers import pages
 from helpers.pages import DOCS, PAGES, title
 from helpers.paths import REPOSITORY
@@ -178,6 +179,11 @@ def test_site_has_every_page_and_every_room_named_exists():
         for name in re.findall(r"^::: ([\w.]+)$", page.read_text(), re.MULTILINE):
             path = REPOSITORY / Path(*name.split("."))
             assert path.is_dir() or path.with_suffix(".py").exists(), name
+
+
+def test_page_of_the_public_face_has_its_names():
+    shown = re.findall(r"\[`(\w+)`\]", (DOCS / "api/slimjax.md").read_text())
+    assert sorted([*shown, "__version__"]) == sorted(slimjax.__all__)
 
 
 def test_sections_of_docstrings_become_paragraphs(monkeypatch):
