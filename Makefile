@@ -28,7 +28,7 @@ demo: install
 docs: install
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint requirements.txt --editable '.[docs]'
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
-	@echo "Open build/docs/index.html."
+	@echo "Open build/docs/index.html, or serve it to have its search, too: python3 -m http.server --directory build/docs"
 
 claims: install
 	$(BIN)/slimjax bench claims --only snet,usnet

@@ -4,7 +4,7 @@ Paper: Yu and Huang, Universally Slimmable Networks and Improved Training Techni
   (method only; the paper does not use this data).
 Command: slimjax train --config configs/mnist5k_usnet.py --workdir runs/demo
 Hardware: any; under two minutes on two CPU cores.
-Expected: top-1 95 % at width 0.25 and 98 % at 1 (one run; see README).
+Expected: top-1 95 % at width 0.25 and 98 % at 1 (one run; see docs/results/demo.md).
 """
 
 from ml_collections import ConfigDict

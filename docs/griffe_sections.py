@@ -1,6 +1,7 @@
-"""Shows the sections `Paper:`, `Differs:` and `Reduces to:` of docstrings as paragraphs with a bold beginning.
+"""Shows sections of docstrings that the Google style does not know. Loaded by mkdocs.yml.
 
-The Google style knows nothing of them, and their text follows on the same line. Loaded by mkdocs.yml.
+- `Paper:`, `Differs:` and `Reduces to:`, whose text follows on the same line, become paragraphs with a bold beginning;
+- `Any other words:` above indented `name: text` entries become a bold line above a list.
 """
 
 import re
@@ -8,7 +9,10 @@ from typing import Any
 
 import griffe
 
-SECTION = re.compile(r"^(?P<indent> *)(?P<name>Paper|Differs|Reduces to):", re.MULTILINE)
+SECTION = re.compile(r"^(Paper|Differs|Reduces to):")
+GOOGLE = re.compile(r"^(Args|Attributes|Examples?|Notes?|Raises( \(.*\))?|Returns|Warns|Yields):$")
+LIST = re.compile(r"^([A-Z].*):$")
+ENTRY = re.compile(r"^ +(\w+): ")
 
 
 class Sections(griffe.Extension):
@@ -24,16 +28,20 @@ class Sections(griffe.Extension):
 
 
 def readable(docstring: str) -> str:
-    """Each section a paragraph of its own; lines that were indented below it join it."""
-    lines: list[str] = []
-    inside = False
-    for line in docstring.splitlines():
+    """The docstring with these sections in Markdown; lines that were indented below a paragraph join it."""
+    lines, given, inside = [], docstring.splitlines(), ""
+    for line, after in zip(given, [*given[1:], ""], strict=True):
         if SECTION.match(line):
-            lines += ["", SECTION.sub(r"**\g<name>:**", line)]
-            inside = True
+            lines += ["", SECTION.sub(r"**\1:**", line)]
+            inside = "paragraph"
+        elif LIST.match(line) and not GOOGLE.match(line) and ENTRY.match(after):
+            lines += ["", LIST.sub(r"**\1:**", line), ""]
+            inside = "list"
+        elif inside == "list" and ENTRY.match(line):
+            lines.append(ENTRY.sub(r"- `\1`: ", line))
         elif inside and line.startswith("  "):
-            lines.append(line.lstrip())
+            lines.append(line.lstrip() if inside == "paragraph" else line)
         else:
-            inside = False
+            inside = ""
             lines.append(line)
     return "\n".join(lines)

@@ -13,12 +13,14 @@ from pathlib import Path
 
 import pytest
 
+import slimjax
 from helpers import pages
 from helpers.pages import DOCS, PAGES, title
 from helpers.paths import REPOSITORY
 from slimjax.algorithms import ALGORITHMS
 from slimjax.errors import UserError
 from slimjax.experiment import config_file
+from slimjax.experiment.build import build
 from slimjax.experiment.config import default_config, validate
 from slimjax.search.bayes_options import BayesOptions
 from slimjax.verbs import cli
@@ -179,6 +181,11 @@ def test_site_has_every_page_and_every_room_named_exists():
             assert path.is_dir() or path.with_suffix(".py").exists(), name
 
 
+def test_page_of_the_public_face_has_its_names():
+    shown = re.findall(r"\[`(\w+)`\]", (DOCS / "api/slimjax.md").read_text())
+    assert sorted([*shown, "__version__"]) == sorted(slimjax.__all__)
+
+
 def test_sections_of_docstrings_become_paragraphs(monkeypatch):
     griffe = types.SimpleNamespace(Extension=object, Object=object, Module=object)
     monkeypatch.setitem(sys.modules, "griffe", griffe)  # of the extra docs
@@ -186,3 +193,27 @@ def test_sections_of_docstrings_become_paragraphs(monkeypatch):
     exec((DOCS / "griffe_sections.py").read_text(), names)
     shown = names["readable"]("One.\n\nPaper: section 3\n  and 4.\nDiffers: not.\n\nArgs:\n  x: Paper: no.")
     assert shown == "One.\n\n\n**Paper:** section 3\nand 4.\n\n**Differs:** not.\n\nArgs:\n  x: Paper: no."
+    shown = names["readable"]("One.\n\nHost code (pure):\n  x: of y,\n    and z.\n  u: w.\n\nArgs:\n  x: no.")
+    assert (
+        shown == "One.\n\n\n**Host code (pure):**\n\n- `x`: of y,\n    and z.\n- `u`: w.\n\nArgs:\n  x: no."
+    )
+
+
+def test_own_network_and_algorithm_of_the_page_are_found_by_their_names(tmp_path, monkeypatch):
+    """As the page says: from a module in the current folder, with the page's own config."""
+    module = tmp_path / "my_package" / "my_module.py"
+    module.parent.mkdir()
+    module.write_text("\n".join(pages.snippets(DOCS / "extending.md")))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    monkeypatch.delitem(sys.modules, "my_package.my_module", raising=False)
+    mine = ["model.name=my_package.my_module:separable", "algorithm.name=my_package.my_module:halves"]
+    overrides = [
+        f"--config.{field}" for field in [*mine, "model.options.blocks=1", "algorithm.num_subnets=3"]
+    ]
+    experiment = build(config_file.load("my_package/my_module.py:epochs=2", overrides))
+    (subnet,) = experiment.algorithm.propose({}, 0)
+    channels = experiment.net.space.to_channels(experiment.net.space.check(subnet))
+    assert channels["stream"] in (8, 12)
+    assert channels["block0"] in (16, 24)
+    assert experiment.steps == 2 * 4000 // 64

@@ -83,3 +83,10 @@ def test_training_imports_no_tensorflow():
         "sys.exit(any(m.split('.')[0] == 'tensorflow' for m in sys.modules))"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_page_of_the_architecture_shows_these_floors():
+    page = (PACKAGE.parent / "docs" / "architecture.md").read_text()
+    shown = [set(line.strip().split(", ")) for line in page.splitlines() if line.startswith("    ")]
+    assert shown == [rooms for rooms in reversed(FLOORS) if rooms != {"__main__"}]
+    assert [room for room in FLOOR if room != "__main__" and f"`{room}`" not in page] == []

@@ -1,1 +1,1 @@
-"""`slimjax bench`: measurements that back what README says. Never part of a test's assertion."""
+"""`slimjax bench`: measurements that back what the docs say. Never part of a test's assertion."""

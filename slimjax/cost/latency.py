@@ -1,6 +1,6 @@
 """Latency tables: milliseconds of a network's units over their channels, and the cost model made of them.
 
-A table is one JSON file (README, Latency tables). The latency of a subnet is the sum over its units, each
+A table is one JSON file (docs/formats.md). The latency of a subnet is the sum over its units, each
 interpolated linearly between the channel counts that were profiled, plus what one program call costs.
 Looking it up is a pure function of channel counts, on the host and inside `jit`.
 """

@@ -18,7 +18,7 @@ CPU_OPTIONS: Mapping[str, str] = MappingProxyType(
         "xla_cpu_experimental_ynn_fusion_type": "LIBRARY_FUSION_TYPE_REDUCE,LIBRARY_FUSION_TYPE_ELTWISE",
     }
 )
-"""What makes training programs quick on CPUs (README, What a step costs): YNNPACK for reductions and
+"""What makes training programs quick on CPUs (docs/results/cpu_speed.md): YNNPACK for reductions and
 elementwise chains, Eigen for convolutions. YNNPACK's maximum of NaN and 0 is 0, so there a NaN may be seen
 in gradients only, not in the loss. The same flag in XLA_FLAGS takes precedence."""
 

@@ -1,4 +1,4 @@
-"""`slimjax bench TOOL`: measurements that back what README claims."""
+"""`slimjax bench TOOL`: measurements that back what the docs say."""
 
 from __future__ import annotations
 

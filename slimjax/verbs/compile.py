@@ -200,7 +200,7 @@ def suggest(config: ConfigDict, where: Slice, needed: int | None) -> list[str]:
 
     A guess: memory in proportion to the images whose activations a chip holds. Unknown needs are taken as
     twice what there is, and all others as at least `MARGIN` times. `engine.remat` is not suggested: it makes the
-    whole forward pass again at once, so the compiler needs as much memory with it (README, What a step costs).
+    whole forward pass again at once, so the compiler needs as much memory with it (docs/pods.md).
     """
     excess = max(MARGIN, needed / where.chip.hbm_bytes) if needed else 2.0
     chips, batch, parts = config.devices or where.chips, config.train.batch_size, config.train.micro_batches

@@ -172,7 +172,7 @@ VERBS: Commands = MappingProxyType(
             "Ask the TPU compiler whether configs fit a pod slice and how fast they are. Overrides apply to all.",
             define_compile,
         ),
-        "bench": ("Measure what README claims.", define_bench),
+        "bench": ("Measure what the docs say.", define_bench),
     }
 )
 """A verb has a module of its name, whose `run` takes the parsed arguments and the overrides of the config."""

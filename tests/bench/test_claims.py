@@ -1,4 +1,7 @@
-"""How claims are decided, and that an interrupted bench goes on. What they decide is in README, not here."""
+"""How claims are decided, and that an interrupted bench goes on.
+
+What they decide is in docs/results/claims.md, not here.
+"""
 
 import dataclasses
 import functools

@@ -1,4 +1,7 @@
-"""How the claims about width search are measured and decided. What they decide is in README, not here."""
+"""How the claims about width search are measured and decided.
+
+What they decide is in docs/results/claims.md, not here.
+"""
 
 import json
 
