@@ -2,11 +2,10 @@
 
 import os
 
-# Before JAX is imported. The last two flags halve compile time; they do not change what is computed.
-os.environ["XLA_FLAGS"] = (
-    "--xla_force_host_platform_device_count=8 --xla_backend_optimization_level=0 "
-    "--xla_llvm_disable_expensive_passes=true"
-)
+from helpers.flags import EIGHT_DEVICES
+
+# Before JAX is imported.
+os.environ["XLA_FLAGS"] = EIGHT_DEVICES
 os.environ["JAX_PLATFORMS"] = "cpu"
 
 import jax
@@ -14,7 +13,7 @@ import numpy as np
 import pytest
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
-pytest.register_assert_rewrite("helpers")  # their assertions show values as those of test files do
+pytest.register_assert_rewrite("helpers.trees")  # its assertions show values as those of test files do
 
 
 @pytest.fixture

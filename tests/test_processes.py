@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from helpers.flags import QUICK
 from helpers.paths import REPOSITORY
 from helpers.runs import environment, final_state, losses
 from helpers.trees import assert_trees_close
@@ -41,11 +42,10 @@ search.run(search.Search(sys.argv[1], **{SEARCH!r}))
 
 def launch(processes: int, *command: str) -> subprocess.CompletedProcess:
     """Python processes of one launch; their programs are compiled as the tests' are (conftest)."""
-    quick = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
     return subprocess.run(
         ["launch/local.sh", str(processes), "--", sys.executable, *command],
         cwd=REPOSITORY,
-        env=environment(SLIMJAX_TIMEOUT="60", XLA_FLAGS=quick),
+        env=environment(SLIMJAX_TIMEOUT="60", XLA_FLAGS=QUICK),
         check=True,
         capture_output=True,
         text=True,
