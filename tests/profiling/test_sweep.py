@@ -58,7 +58,7 @@ def test_a_reading_that_is_no_latency_fails_and_names_its_task(tmp_path, value):
     ask, asked = counting(bad)
     with pytest.raises(
         RunError,
-        match=r"(?s)1 of 6 entries failed.*unit at 8x8: median_ms: expected a number above 0, got .*run the same",
+        match=r"(?s)1 of 6 entries failed.*unit at 8x8: median_ms: expected a number .*run the same",
     ):
         sweep.sweep(TASKS, [ask], Readings(tmp_path / "r.jsonl"), retries=2)
     assert asked.count(TASKS[1]) == 3
