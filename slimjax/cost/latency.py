@@ -22,6 +22,7 @@ import numpy as np
 from etils import epath
 
 from slimjax import files
+from slimjax.checks import check, number
 from slimjax.cost.units import Unit
 from slimjax.errors import UserError
 from slimjax.files import write_atomic
@@ -248,8 +249,7 @@ def _from_json(body: dict[str, Any]) -> LatencyTable:
         raise ValueError("changed since it was written: its checksum does not fit")
     if absent := [name for name in ABOUT if name not in body["about"]]:
         raise ValueError(f"does not say its {', '.join(absent)}")
-    if not body["overhead_ms"] >= 0:
-        raise ValueError(f"expected overhead_ms of 0 or more, got {body['overhead_ms']}")
+    check("overhead_ms", body["overhead_ms"], number(0))
     entries = {key: _entry(key, value) for key, value in body["units"].items()}
     return LatencyTable(
         body["about"], float(body["overhead_ms"]), entries, _staircase(body["staircase"]), body["repaired"]

@@ -198,7 +198,7 @@ def read_network(config: ConfigDict) -> dict[str, Any]:
         json.dumps(found, allow_nan=False)
     except (TypeError, ValueError) as error:
         raise UserError(
-            f"config.model.options: expected numbers, texts and tuples of them; got {found['options']} ({error}). "
+            f"config.model.options: expected numbers, texts and tuples of them, got {found['options']} ({error}). "
             "Only such networks can be rebuilt from a file."
         ) from error
     return found

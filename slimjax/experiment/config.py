@@ -256,7 +256,7 @@ def _misfits(config: ConfigDict, available: int) -> list[str]:
     errors = []
     devices = config.devices or available
     if devices > available:
-        errors.append(f"config.devices: expected at most {available} (what JAX sees here); got {devices}")
+        errors.append(f"config.devices: expected at most {available} (what JAX sees here), got {devices}")
     parts = devices * config.train.micro_batches
     for path, divisor in (
         ("train.batch_size", parts),
@@ -265,13 +265,13 @@ def _misfits(config: ConfigDict, available: int) -> list[str]:
     ):
         if (size := _get(config, path)) % divisor:
             errors.append(
-                f"config.{path}: expected a multiple of {divisor} (devices x micro-batches); got {size}. "
+                f"config.{path}: expected a multiple of {divisor} (devices x micro-batches), got {size}. "
                 f"Nearest: {max(1, round(size / divisor)) * divisor}"
             )
     if config.calibration.images % config.calibration.batch_size:
         errors.append(
             f"config.calibration.images: expected a multiple of calibration.batch_size "
-            f"({config.calibration.batch_size}); got {config.calibration.images}"
+            f"({config.calibration.batch_size}), got {config.calibration.images}"
         )
     return errors + _widths_outside(config)
 
@@ -280,8 +280,8 @@ def _widths_outside(config: ConfigDict) -> list[str]:
     """Widths outside the model's range."""
     spec = models.lookup(config.model.name)
     low, high = config.model.min_width or spec.min_width, spec.max_width
-    if low > high:
-        return [f"config.model.min_width: expected a number above 0 to {high:g}; got {low}"]
+    if found := problem(low, number(0, high, above=True)):
+        return [f"config.model.min_width: {found}"]
     if outside := [w for w in config.evaluation.widths if not low <= w <= high]:
-        return [f"config.evaluation.widths: expected {low:g} (model.min_width) to {high:g}; got {outside}"]
+        return [f"config.evaluation.widths: expected {low:g} (model.min_width) to {high:g}, got {outside}"]
     return []

@@ -13,6 +13,7 @@ from typing import Any
 
 from ml_collections import ConfigDict, config_dict
 
+from slimjax.checks import Rule, problem
 from slimjax.errors import UserError
 
 REQUIRED = inspect.Parameter.empty
@@ -124,7 +125,7 @@ def parse(arguments: Mapping[str, Argument], text: str) -> dict[str, Any]:
         try:
             values[name] = arguments[name].parse(value)
         except (ValueError, KeyError, StopIteration) as error:
-            raise UserError(f"{name}: expected {arguments[name].expected}; got {value!r}.") from error
+            raise UserError(f"{name}: expected {arguments[name].expected}, got {value!r}.") from error
     if missing := [a.name for a in arguments.values() if a.default is REQUIRED and a.name not in values]:
         raise UserError(f"{missing[0]}: expected {arguments[missing[0]].expected}; it is not given.")
     return values
@@ -132,7 +133,7 @@ def parse(arguments: Mapping[str, Argument], text: str) -> dict[str, Any]:
 
 def _misnamed(arguments: Mapping[str, Argument], part: str, name: str, equals: str, twice: bool) -> str:
     if not equals:
-        return f"expected NAME=VALUE,NAME=VALUE; got {part!r}."
+        return f"expected NAME=VALUE,NAME=VALUE, got {part!r}."
     if twice:
         return f"{name}: given twice."
     near = difflib.get_close_matches(name, arguments, n=1)
@@ -190,10 +191,9 @@ def _unfit(name: str, argument: Argument, given: Mapping[str, Any]) -> str:
     """What is wrong with one argument, or nothing."""
     if argument.name not in given:
         return f"{name}: missing. Expected {argument.expected}" if argument.default is REQUIRED else ""
-    if _fits(given[argument.name], argument):
-        return ""
     wanted = argument.expected if argument.choices or argument.kind is None else argument.kind.__name__
-    return f"{name}: expected {wanted}; got {given[argument.name]!r}"
+    found = problem(given[argument.name], Rule(lambda value: _fits(value, argument), wanted))
+    return f"{name}: {found}" if found else ""
 
 
 def _fits(value: Any, argument: Argument) -> bool:

@@ -14,6 +14,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from slimjax import checks
+from slimjax.checks import number
 from slimjax.cost.units import Unit
 from slimjax.errors import UserError
 from slimjax.profiling import hlo, tpu
@@ -160,13 +162,9 @@ def roofline(peaks: Peaks, batch: int) -> Meter:
 
 def problem(reading: Mapping[str, Any], overhead: bool = False) -> str | None:
     """What is wrong with a reading, if anything: a latency is a finite number above 0."""
-    for name in ("median_ms", "spread_ms"):
-        value = reading.get(name)
-        if not isinstance(value, int | float) or isinstance(value, bool) or not math.isfinite(value):
-            return f"{name} is {value!r}"
-        if value < 0 or (value == 0 and name == "median_ms" and not overhead):
-            return f"{name} is {value!r}"
-    return None
+    rules = {"median_ms": number(0, above=not overhead), "spread_ms": number(0)}
+    wrong = {name: checks.problem(reading.get(name), rule) for name, rule in rules.items()}
+    return next((f"{name}: {found}" for name, found in wrong.items() if found), None)
 
 
 def _time(call: Callable[[], Any], repeats: int) -> Reading:

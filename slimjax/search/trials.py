@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import math
 import tempfile
 import time
 from collections.abc import Iterable, Mapping
@@ -15,6 +14,7 @@ from typing import IO, Any
 from etils import epath
 
 from slimjax import files
+from slimjax.checks import check, if_given, number, one_of
 from slimjax.files import write_atomic
 
 STATES = ("proposed", "scored", "failed")
@@ -51,12 +51,9 @@ class Trial:
     time: float | None = None
 
     def __post_init__(self) -> None:
-        if self.state not in STATES:
-            raise ValueError(f"state: expected one of {', '.join(STATES)}, got {self.state!r}")
+        check("state", self.state, one_of(*STATES))
         for name in ("cost", "score", "target", "time"):
-            value = getattr(self, name)
-            if value is not None and not math.isfinite(value):
-                raise ValueError(f"{name}: expected a finite number, got {value!r}")
+            check(name, getattr(self, name), if_given(number()))
         for name, state in (("score", "scored"), ("reason", "failed")):
             if (getattr(self, name) is not None) != (self.state == state):
                 raise ValueError(f"{name}: expected one if, and only if, the trial is {state}")

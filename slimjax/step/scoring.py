@@ -19,6 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from slimjax import sharding
+from slimjax.checks import check, one_of
 from slimjax.errors import UserError
 from slimjax.nn import losses
 from slimjax.nn.convolution import EVEN
@@ -93,8 +94,7 @@ class Scorer:
         *,
         shard: str = "auto",
     ) -> None:
-        if shard not in SHARDS:
-            raise UserError(f"shard: expected one of {', '.join(SHARDS)}, got {shard!r}.")
+        check("shard", shard, one_of(*SHARDS))
         self.engine, self.shard = engine, shard if engine.mesh.size > 1 else "batch"
         # No fewer than two rungs, lest programs push each other out.
         self._count = max(engine.max_programs - FIXED_PROGRAMS, 2)

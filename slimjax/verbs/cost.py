@@ -84,6 +84,6 @@ def _variant(name: str, spec: models.ModelSpec, variant: str) -> Mapping[str, in
     if variant in spec.variants:
         return spec.variants[variant]
     if spec.variants:
-        raise BadValue("variant", f"{name} has {', '.join(spec.variants)}; got {variant!r}.")
+        raise BadValue("variant", f"{name} has {', '.join(spec.variants)}, got {variant!r}.")
     known = ", ".join(known for known, other in models.MODELS.items() if other.variants)
     raise BadValue("variant", f"{name} has no variants. Models that have some: {known}.")

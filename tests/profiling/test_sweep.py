@@ -57,7 +57,8 @@ def test_a_reading_that_is_no_latency_fails_and_names_its_task(tmp_path, value):
     bad = lambda task: {**good(task), "median_ms": value} if task == TASKS[1] else good(task)  # noqa: E731
     ask, asked = counting(bad)
     with pytest.raises(
-        RunError, match=r"(?s)1 of 6 entries failed.*unit at 8x8: median_ms is .*run the same"
+        RunError,
+        match=r"(?s)1 of 6 entries failed.*unit at 8x8: median_ms: expected a number .*run the same",
     ):
         sweep.sweep(TASKS, [ask], Readings(tmp_path / "r.jsonl"), retries=2)
     assert asked.count(TASKS[1]) == 3
@@ -67,7 +68,7 @@ def test_a_reading_that_is_no_latency_fails_and_names_its_task(tmp_path, value):
 def test_an_empty_program_may_cost_nothing_but_a_unit_may_not():
     nothing = {"median_ms": 0.0, "spread_ms": 0.0}
     assert meters.problem(nothing, overhead=True) is None
-    assert meters.problem(nothing) == "median_ms is 0.0"
+    assert meters.problem(nothing) == "median_ms: expected a number above 0, got 0.0"
 
 
 @pytest.mark.parametrize("error", [RunError("died"), TimeoutError("no answer within 1 s")])
