@@ -11,7 +11,7 @@ from slimjax.experiment import config_file
 from slimjax.verbs import cli
 from slimjax.workdir.versions import SCHEMA
 
-DIGITS = str(CONFIGS / "digits_resnet8_usnet.py")
+DIGITS = str(CONFIGS / "digits_usnet.py")
 ROW = {
     "name": "w1.00",
     "width": 1.0,
