@@ -20,7 +20,7 @@ def run(arguments: argparse.Namespace, overrides: list[str]) -> None:
     config = config_file.load(arguments.config, overrides)
     validate(config, config.devices or 1)
     found, defaults = (dict(_settings(_plain(c))) for c in (config, defaults_of(config)))
-    changed = {key: defaults.get(key) for key in found if found[key] != defaults.get(key)}
+    changed = {key: defaults.get(key) for key, value in found.items() if value not in ({}, defaults.get(key))}
     if arguments.json:
         print(json.dumps({"config": _plain(config), "changed": changed}), flush=True)
     else:
