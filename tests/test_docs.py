@@ -186,6 +186,10 @@ def test_page_of_the_public_face_has_its_names():
     assert sorted([*shown, "__version__"]) == sorted(slimjax.__all__)
 
 
+def test_citation_has_the_version():
+    assert f"\nversion: {slimjax.__version__}\n" in (REPOSITORY / "CITATION.cff").read_text()
+
+
 def test_sections_of_docstrings_become_paragraphs(monkeypatch):
     griffe = types.SimpleNamespace(Extension=object, Object=object, Module=object)
     monkeypatch.setitem(sys.modules, "griffe", griffe)  # of the extra docs

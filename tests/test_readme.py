@@ -31,3 +31,10 @@ def test_readme_shows_six_rows_of_the_demo():
     rows = re.findall(r"^ {4} +[\d.]+ .*%.*$", README, re.MULTILINE)
     assert len(rows) == 6
     assert set(rows) <= set(demo)
+
+
+def test_readme_names_five_files_to_read_of_under_1000_lines_together():
+    (sentence,) = re.findall(r"^The code, in this order.*?\.\s", README, re.DOTALL | re.MULTILINE)
+    paths = re.findall(r"`(slimjax/[\w/]+\.py)`", sentence)
+    assert len(paths) == 5
+    assert sum(len((REPOSITORY / path).read_text().splitlines()) for path in paths) < 1000
