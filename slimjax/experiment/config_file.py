@@ -17,7 +17,7 @@ from absl import flags
 from ml_collections import ConfigDict, config_flags
 
 import slimjax
-from slimjax.errors import HelpAsked, UserError
+from slimjax.errors import BadValue, HelpAsked, UserError
 from slimjax.experiment import signature
 from slimjax.experiment.config import complete
 
@@ -105,7 +105,7 @@ def short_name(named: str) -> str:
 def read(path: str) -> ConfigFile:
     """Runs a config file. Raises: UserError: it is not there, it fails, or it has no get_config."""
     if not pathlib.Path(path).is_file():
-        raise UserError(f"--config: expected a Python file with get_config(), got {path!r}: no such file.")
+        raise BadValue("config", f"expected a Python file with get_config(), got {path!r}: no such file.")
     found = _guarded(path, lambda: runpy.run_path(path))
     make = found.get("get_config")
     if not callable(make):
@@ -143,7 +143,7 @@ def _split(named: str) -> tuple[str, str]:
     if name not in (known := shipped()):
         near = difflib.get_close_matches(name, known, n=1)
         hint = f" Did you mean {near[0]}?" if near else ""
-        raise UserError(f"--config {named}: no such config.{hint} There are: {', '.join(known)}.")
+        raise BadValue("config", f"no such config: {named}.{hint} There are: {', '.join(known)}.")
     return known[name], given
 
 
