@@ -10,6 +10,7 @@ from slimjax.budgets import parse_budget
 from slimjax.errors import UserError
 from slimjax.experiment import config_file, recipes, reload
 from slimjax.experiment.build import Experiment, build
+from slimjax.experiment.config import complete
 from slimjax.experiment.measure import Prober
 from slimjax.search import trials
 from slimjax.verbs import cli, options, search
@@ -47,7 +48,9 @@ def test_found_subnets_can_be_trained_as_one_snet(trained):
     path = f"{trained}/search-history/retrain.py"
     assert path in architecture.load(f"{trained}/search-history/macs-0.5.json").retrain
     config = config_file.load(path, [])
-    assert config == recipes.retrain(f"{trained}/config.json", config.algorithm.architectures, "own")
+    again = recipes.retrain(f"{trained}/config.json", config.algorithm.architectures, "own")
+    complete(again)
+    assert config == again
     experiment = build(config)
     assert [slot.name for slot in experiment.algorithm.slots] == ["macs-0.5", "macs-0.25"]
     for slot in experiment.algorithm.slots:
