@@ -25,7 +25,7 @@ class Progress:
     Args:
       total: steps of the whole loop.
       label: what the loop does, in a word.
-      unit: what a step is called.
+      noun: what a step is called.
       stream: where to write.
       every_seconds: seconds between two lines of a log.
       start: steps that an earlier run has done.
@@ -38,14 +38,14 @@ class Progress:
         total: int,
         label: str,
         *,
-        unit: str = "step",
+        noun: str = "step",
         stream: TextIO | None = None,
         every_seconds: float = 10,
         start: int = 0,
         enabled: bool = True,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._total, self._label, self._unit = total, label, unit
+        self._total, self._label, self._noun = total, label, noun
         self._stream = sys.stderr if stream is None else stream
         self._every_seconds, self._enabled, self._clock = every_seconds, enabled, clock
         self._done = start
@@ -102,7 +102,7 @@ class Progress:
         percent = 100 * self._done // max(self._total, 1)
         parts = [f"{self._done}/{self._total}", f"{percent}%"]
         if rate:
-            parts.append(f"{_format_rate(rate)} {self._unit}/s")
+            parts.append(f"{_format_rate(rate)} {self._noun}/s")
         if last:
             parts.append(f"in {_format_seconds(now - self._began)}")
         elif rate:

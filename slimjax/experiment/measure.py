@@ -28,7 +28,7 @@ def evaluate(
     """Calibrates every chosen subnet on its own, and tests it with and without calibration."""
     stats = calibrate(experiment, state, chosen)
     rows = []
-    with Progress(len(chosen), "evaluate", unit="subnet", enabled=_leads() and not quiet) as progress:
+    with Progress(len(chosen), "evaluate", noun="subnet", enabled=_leads() and not quiet) as progress:
         for name, choice in chosen.items():
             after = test(experiment, state, choice, stats[name])
             before = (

@@ -49,7 +49,7 @@ def compile_step(experiment: Experiment, state: TrainState, enabled: bool = True
     algorithm, batch = experiment.algorithm, experiment.abstract_batch()
     subnets = algorithm.propose(state.algorithm, int(state.step))
     count = len(algorithm.slots) + FIXED_PROGRAMS
-    with Progress(count, "compile", unit="program", enabled=enabled) as progress:
+    with Progress(count, "compile", noun="program", enabled=enabled) as progress:
         programs = algorithm.step.compile(state, batch, subnets, progress.advance)
     peak = step_peak_bytes(experiment, programs, state, batch)
     return f"memory  {peak / 1e6:,.0f} MB at the peak on each device, by the compiler's account"

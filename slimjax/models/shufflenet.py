@@ -1,7 +1,7 @@
 """ShuffleNet with slimmable channels. Paper: Zhang et al. 2018, table 1, with three conv groups.
 
 Groups: one for the stem, of which all stage outputs are 10, 20 and 40 times as many, and one for the inner
-width of each unit: 17 in all.
+width of each block: 17 in all.
 """
 
 from __future__ import annotations

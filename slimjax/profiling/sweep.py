@@ -61,12 +61,12 @@ def sweep(
     readings: Readings,
     retries: int = 2,
     label: str = "profile",
-    unit: str = "entry",
+    noun: str = "entry",
 ) -> None:
     """Fills `readings` with all tasks; each asker is used by one thread at a time.
 
     Args:
-      label, unit: for the line of progress (`Progress`).
+      label, noun: for the line of progress (`Progress`).
 
     Raises:
       RunError: naming the tasks that failed `1 + retries` times; all others are kept.
@@ -89,7 +89,7 @@ def sweep(
         else:
             readings.keep(task, reading)
 
-    progress = Progress(done + len(waiting), label, unit=unit, start=done)
+    progress = Progress(done + len(waiting), label, noun=noun, start=done)
     with progress, ThreadPoolExecutor(len(askers)) as pool:
         for _ in pool.map(take, waiting):  # interrupted, it cancels what has not begun
             progress.advance()

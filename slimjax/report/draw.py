@@ -37,13 +37,13 @@ class Fronts:
     """The subnets of several runs, by one cost.
 
     Args:
-      cost: what the cost axis is called; `unit`: what follows a number.
+      cost: what the cost axis is called; `suffix`: what follows a number.
       points: (cost, top-1 from 0 to 1) of each run's subnets, by name; at most as many runs as `SERIES`.
       groups: names of channel groups, in network order; `panels`: what is kept of them at a few costs.
     """
 
     cost: str
-    unit: str
+    suffix: str
     points: Mapping[str, Sequence[tuple[float, float]]]
     groups: Sequence[str]
     panels: Sequence[Panel]
@@ -93,7 +93,7 @@ def front(rows: Sequence[SubnetRow]) -> str:
 def fronts(compared: Fronts) -> str:
     """Returns an SVG of top-1 over a cost, a line for each run."""
     figure, axes = _new_figure(compared.cost, "top-1 (%)")
-    if compared.unit == "MACs":
+    if compared.suffix == "MACs":
         _scale_macs(axes)
     for (name, points), colour in zip(compared.points.items(), SERIES, strict=False):
         cost, top1 = zip(*sorted(points), strict=True)
@@ -112,7 +112,7 @@ def channels(compared: Fronts) -> str:
     for axes, panel in zip(rows, compared.panels, strict=True):
         _clear(axes)
         costs = ", ".join(count(cost) for cost, _ in panel.kept.values())
-        title = f"near {count(panel.near)} {compared.unit}: {costs}"
+        title = f"near {count(panel.near)} {compared.suffix}: {costs}"
         axes.set_title(title, color=INK, fontsize=9, loc="left")
         for i, (name, (_, shares)) in enumerate(panel.kept.items()):
             colour, marker = colours[name]

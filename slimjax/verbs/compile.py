@@ -85,7 +85,7 @@ def compile_configs(configs: Mapping[str, ConfigDict], topology: str) -> list[An
         raise UserError("\n".join(f"{name}: {answer['error']}" for name, answer in answers.items()))
     total = sum(len(e.algorithm.slots) + FIXED_PROGRAMS for e in experiments.values())
     lock = threading.Lock()
-    with Progress(total, "compile", unit="program") as progress, ThreadPoolExecutor(os.cpu_count()) as pool:
+    with Progress(total, "compile", noun="program") as progress, ThreadPoolExecutor(os.cpu_count()) as pool:
 
         def compiled() -> None:
             with lock:

@@ -148,17 +148,17 @@ def _range(points: Sequence[np.ndarray]) -> tuple[float, float]:
     return max(float(p[:, 1].min()) for p in points), max(float(p[:, 1].max()) for p in points)
 
 
-def _fronts(runs: Sequence[Run], cost: str, label: str, unit: str) -> Fronts:
+def _fronts(runs: Sequence[Run], cost: str, label: str, suffix: str) -> Fronts:
     """The runs by a cost, a key of their rows."""
     groups = runs[0].groups
     points = {run.name: [(row[cost], row["top1"]) for row in run.rows] for run in runs}
     if groups is None:
-        return Fronts(label, unit, points, (), ())
+        return Fronts(label, suffix, points, (), ())
     alike = [run for run in runs if run.groups == groups]
     full = {group: max(row["channels"][group] for run in alike for row in run.rows) for group in groups}
     low, high = _range([run.points(cost) for run in alike])
     panels = [_panel(alike, cost, low + share * (high - low), full) for share in NEAR]
-    return Fronts(label, unit, points, groups, panels)
+    return Fronts(label, suffix, points, groups, panels)
 
 
 def _panel(runs: Sequence[Run], cost: str, near: float, full: Mapping[str, int]) -> Panel:
