@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import optax
 
 from slimjax.errors import UserError
+from slimjax.step.state import Tree
 
 SCHEDULES = ("constant", "linear", "cosine", "exponential", "multistep")
 
@@ -51,7 +51,7 @@ def schedule(
     return optax.join_schedules([optax.linear_schedule(0.0, base, warmup_steps), decay], [warmup_steps])
 
 
-def decayed(trainable: Any) -> Any:
+def decayed(trainable: Tree) -> Tree:
     """Mask of the leaves that weight decay applies to: kernels of convolutions and of dense layers.
 
     Not depthwise kernels, biases, gammas and betas. Source: the Slimmable Networks rule, which selects by
@@ -81,7 +81,7 @@ def sgd(
     )
 
 
-def moving_average(old: Any, new: Any, decay: float, step: jax.Array) -> Any:
+def moving_average(old: Tree, new: Tree, decay: float, step: jax.Array) -> Tree:
     """Exponential moving average with a warm-up of its decay: min(decay, (1 + step) / (10 + step))."""
     rate = jnp.minimum(decay, (1.0 + step) / (10.0 + step))
     return jax.tree.map(lambda a, b: a * rate + b * (1 - rate), old, new)

@@ -20,6 +20,8 @@ from slimjax.cost import counts
 from slimjax.nn.feature_map import FeatureMap
 from slimjax.nn.space import Subnet
 from slimjax.nn.trace import LayerRecord, Records
+from slimjax.nn.widths import Widths
+from slimjax.step.state import Tree
 from slimjax.supernet import Supernet
 
 MOST_BOUNDARIES = 2
@@ -43,7 +45,7 @@ class Boundary(NamedTuple):
 
 def boundaries(net: Supernet) -> list[Boundary]:
     """All places to divide a network at, in its order: modules that are called once and give a feature map."""
-    calls: list[tuple[str, Any]] = []
+    calls: list[tuple[str, Tree]] = []
 
     def listen(call: Callable[..., Any], args: Any, kwargs: Any, context: Any) -> Any:
         result = call(*args, **kwargs)
@@ -119,9 +121,9 @@ def in_order(chain: Sequence[Boundary], subnets: Subnet) -> tuple[np.ndarray, np
 
 def run(
     net: Supernet,
-    variables: Any,
+    variables: Tree,
     source: jax.Array,
-    widths: Any,
+    widths: Widths,
     begin: Boundary | None,
     end: Boundary | None,
 ) -> jax.Array:
@@ -146,7 +148,7 @@ def run(
 
     images = source if begin is None else jnp.zeros((len(source), *net.image_shape), source.dtype)
     with nn.intercept_methods(listen):
-        logits: Any = net.model.apply(variables, images, widths, train=True)
+        logits: Tree = net.model.apply(variables, images, widths, train=True)
     return reached[0] if end else logits
 
 

@@ -9,9 +9,12 @@ import os
 from collections.abc import Callable, Hashable, Iterable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
+import numpy as np
+
+from slimjax.step.state import Tree
 
 CPU_OPTIONS: Mapping[str, str] = MappingProxyType(
     {
@@ -34,7 +37,7 @@ class Call(NamedTuple):
 
     key: Hashable
     make: Callable[[], jax.stages.Wrapped]
-    arguments: tuple[Any, ...]
+    arguments: tuple[Tree, ...]
 
 
 class Programs:
@@ -59,7 +62,7 @@ class Programs:
     def __contains__(self, key: Hashable) -> bool:
         return key in self._live
 
-    def run(self, call: Call) -> Any:
+    def run(self, call: Call) -> Tree:
         """Calls the program, which is compiled first if it is not alive."""
         return self.get(call)(*call.arguments)
 
@@ -112,14 +115,14 @@ def _is_known(name: str, value: str) -> bool:
     return True
 
 
-def outputs(program: jax.stages.Compiled) -> Any:
+def outputs(program: jax.stages.Compiled) -> Tree:
     """Shapes and shardings of what a program returns, for programs that take it as their argument."""
     return jax.tree.map(
         lambda info: jax.ShapeDtypeStruct(info.shape, info.dtype, sharding=info.sharding), program.out_info
     )
 
 
-def peak_bytes(programs: Iterable[tuple[Any, Any]], alive: Any) -> int:
+def peak_bytes(programs: Iterable[tuple[jax.stages.Compiled, Tree]], alive: Tree) -> int:
     """Most bytes on a device while programs run one after the other, by the compiler's account.
 
     Args:
@@ -129,18 +132,18 @@ def peak_bytes(programs: Iterable[tuple[Any, Any]], alive: Any) -> int:
     return max(_bytes(program, arguments, alive) for program, arguments in programs)
 
 
-def _bytes(program: Any, arguments: Any, alive: Any) -> int:
+def _bytes(program: jax.stages.Compiled, arguments: Tree, alive: Tree) -> int:
     counted = {id(leaf) for leaf in jax.tree.leaves(arguments)}
     others = [leaf for leaf in jax.tree.leaves(alive) if id(leaf) not in counted]
-    analysis = program.memory_analysis()
+    analysis: Tree = program.memory_analysis()  # on every platform that slimjax knows
     used = analysis.argument_size_in_bytes + analysis.output_size_in_bytes + analysis.temp_size_in_bytes
     return int(used - analysis.alias_size_in_bytes + sum(map(_device_bytes, others)))
 
 
-def _shape(value: Any) -> Any:
+def _shape(value: jax.Array | np.ndarray | jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:
     sharding = value.sharding if isinstance(value, jax.Array) else None
     return jax.ShapeDtypeStruct(value.shape, value.dtype, sharding=sharding)
 
 
-def _device_bytes(leaf: Any) -> int:
+def _device_bytes(leaf: jax.Array) -> int:
     return math.prod(leaf.sharding.shard_shape(leaf.shape)) * leaf.dtype.itemsize

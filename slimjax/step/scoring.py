@@ -12,7 +12,7 @@ import functools
 import math
 import statistics
 import time
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -26,13 +26,11 @@ from slimjax.nn.convolution import EVEN
 from slimjax.nn.space import Subnet
 from slimjax.sharding import DATA, REPLICATED, SHARDED
 from slimjax.step import prefixes, rungs
+from slimjax.step.engine import Engine
 from slimjax.step.prefixes import Boundary
 from slimjax.step.programs import Call, Programs
-from slimjax.step.state import SHARED, TrainState
-
-if TYPE_CHECKING:
-    from slimjax.step.engine import Engine
 from slimjax.step.slots import Batch
+from slimjax.step.state import SHARED, TrainState, Tree
 
 SHARDS = ("auto", "batch", "subnets")
 FIXED_PROGRAMS = 3
@@ -202,10 +200,10 @@ class Scorer:
             for i in range(0, len(rows), width)
         ]
 
-    def _run(self, weights: Any, subnets: Subnet, prepared: _Prepared, passes: list[Pass]) -> np.ndarray:
+    def _run(self, weights: Tree, subnets: Subnet, prepared: _Prepared, passes: list[Pass]) -> np.ndarray:
         """float64 [N, 2]: loss and error; rows that no pass scores stay NaN."""
         shard, boundaries = prepared.shard, self._layouts[prepared.shard].boundaries
-        reached: list[Any] = [
+        reached: list[Tree] = [
             prepared.images,
             *boundaries,
         ]  # what the network has made of the images, by boundary
@@ -227,7 +225,7 @@ class Scorer:
         found[np.concatenate([one.rows for one in passes])] = np.concatenate(sharding.fetch_rows(results))
         return found
 
-    def _faster_shard(self, weights: Any, subnets: Subnet, batch: Batch, key: jax.Array | None) -> str:
+    def _faster_shard(self, weights: Tree, subnets: Subnet, batch: Batch, key: jax.Array | None) -> str:
         """Times both on the rung that has most to do; all processes take the same decision."""
         if len(batch["label"]) % self.engine.mesh.size:
             return "subnets"
@@ -269,7 +267,9 @@ class Scorer:
         return _Prepared(shard, *self.programs.run(Call(name, make, (raw, images, labels))))
 
     def _prepare(self, shard: str) -> jax.stages.Wrapped:
-        def prepare(key: jax.Array | None, images: jax.Array, labels: jax.Array) -> Any:
+        def prepare(
+            key: jax.Array | None, images: jax.Array, labels: jax.Array
+        ) -> tuple[jax.Array, jax.Array]:
             if key is None:
                 return self.engine.prepare_test(images), labels
             return self.engine.prepare_train(jax.random.wrap_key_data(key), images), labels
@@ -281,7 +281,7 @@ class Scorer:
         begin, end = (None, *self._layouts["batch"].boundaries)[level : level + 2]
         net = self.engine.net
 
-        def local(weights: Any, source: jax.Array, active: jax.Array) -> jax.Array:
+        def local(weights: Tree, source: jax.Array, active: jax.Array) -> jax.Array:
             widths = net.space.widths(net.space.largest, active[0], DATA)
             return prefixes.run(net, weights, source, widths, begin, end)
 
@@ -298,7 +298,7 @@ class Scorer:
         return jax.jit(jax.shard_map(local, mesh=self.engine.mesh, in_specs=inputs, out_specs=outputs))
 
     def _local_forward(
-        self, shard: str, sizes: Sizes, weights: Any, source: jax.Array, labels: jax.Array, active: jax.Array
+        self, shard: str, sizes: Sizes, weights: Tree, source: jax.Array, labels: jax.Array, active: jax.Array
     ) -> jax.Array:
         """One device's part: of the batch, with the norms' statistics over all devices, or of the subnets."""
         engine, shared = self.engine, shard == "batch"
@@ -326,7 +326,7 @@ def _busiest(passes: list[Pass]) -> Pass:
     return next(one for one in passes if one.sizes == sizes)
 
 
-def _rows_of(shard: str) -> Any:
+def _rows_of(shard: str) -> jax.sharding.PartitionSpec:
     """How the batch lies on the devices."""
     return SHARDED if shard == "batch" else REPLICATED
 
