@@ -36,7 +36,7 @@ JOB = f"""
 import sys
 from slimjax.verbs import cli, search
 assert cli.main(["train", "--config", {CONFIG!r}, "--workdir", sys.argv[1], *{OVERRIDES!r}]) == 0
-search.run(search.Search(sys.argv[1], **{SEARCH!r}))
+search.search(search.Search(sys.argv[1], **{SEARCH!r}))
 """
 
 
