@@ -26,7 +26,7 @@ def lookup(name: str, known: Mapping[str, Any]) -> Any:
         return _own(name)
     near = difflib.get_close_matches(str(name), known, n=1)
     hint = f" Did you mean {near[0]!r}?" if near else ""
-    raise BadValue("name", f"expected one of {', '.join(known)}, or {OWN} of your own; got {name!r}.{hint}")
+    raise BadValue("name", f"expected one of {', '.join(known)}, or {OWN} of your own, got {name!r}.{hint}")
 
 
 def _own(name: str) -> Any:
@@ -38,7 +38,7 @@ def _own(name: str) -> Any:
     public = [key for key in vars(module) if not key.startswith("_")]
     near = difflib.get_close_matches(attribute, public, n=1)
     hint = f" Did you mean {near[0]!r}?" if near else ""
-    raise BadValue("name", f"expected {OWN}; got {name!r}, but {module.__file__} has no {attribute!r}.{hint}")
+    raise BadValue("name", f"expected {OWN}, got {name!r}, but {module.__file__} has no {attribute!r}.{hint}")
 
 
 def _import(name: str, path: str) -> Any:
@@ -51,7 +51,7 @@ def _import(name: str, path: str) -> Any:
         if error.name and (path == error.name or path.startswith(f"{error.name}.")):
             raise BadValue(
                 "name",
-                f"expected {OWN}; got {name!r}, but there is no module {error.name!r} in {here}, "
+                f"expected {OWN}, got {name!r}, but there is no module {error.name!r} in {here}, "
                 "in PYTHONPATH or among what is installed.",
             ) from error
         raise _failed(name, error) from error

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from slimjax import models
-from slimjax.checks import check, number
+from slimjax.checks import check, number, one_of
 from slimjax.cost import counts, units
 from slimjax.cost.latency import Latency, LatencyTable
 from slimjax.errors import BadValue
@@ -151,14 +151,26 @@ def named(
     shape = (height, width, channels) if image_size is None else (image_size, image_size, channels)
     spec = dataclasses.replace(spec, convention=convention or spec.convention)
     policy = rounding or ("multiple" if divisor else spec.rounding.policy)
-    fields |= _given(norm=norm) | {key: _hashable(value) for key, value in options.items()}
+    fields |= (
+        _computing_in(dtype, spec)
+        | _given(norm=norm)
+        | {key: _hashable(value) for key, value in options.items()}
+    )
     return make_supernet(
         spec,
-        spec.build(dtype=jnp.dtype(dtype), **fields),
+        spec.build(**fields),
         shape,
         Rounding(policy, divisor or spec.rounding.divisor),
         min_width,
     )
+
+
+def _computing_in(dtype: str, spec: models.ModelSpec) -> dict[str, Any]:
+    """The field for a type; a network without it computes in float32."""
+    if "dtype" in spec.defaults:
+        return {"dtype": jnp.dtype(dtype)}
+    check("dtype", dtype, one_of("float32"))
+    return {}
 
 
 def _given(**fields: Any) -> dict[str, Any]:

@@ -39,9 +39,17 @@ class NeedsChannels(nn.Module):
     norm: type = BatchNorm
 
 
-class NoNorm(nn.Module):
+class Plain(nn.Module):
     num_classes: int = 10
-    dtype: str = "float32"
+
+    @nn.compact
+    def __call__(self, images, widths=None, train=False):
+        x = Conv(Group("stem", 8), name="stem")(FeatureMap.of(images, widths))
+        return PoolingHead(self.num_classes, name="head")(BatchNorm(name="norm")(x, train).map(jax.nn.relu))
+
+
+class NoClasses(nn.Module):
+    channels: int = 8
 
 
 Wide = ModelSpec(MyNet, fields={"channels": 32}, rounding=Rounding("multiple", 8), min_width=0.5)
@@ -109,6 +117,30 @@ def test_a_network_and_an_algorithm_of_ones_own_are_trained_and_evaluated(own, c
     assert json.loads(capsys.readouterr().out)[-1]["loss"] == pytest.approx(rows[-1]["loss"])
 
 
+def test_a_network_without_fields_for_them_takes_the_default_type_and_norm_and_no_other(own, capsys):
+    (own / "mine.py").write_text(
+        "from slimjax.experiment import recipes\n"
+        "def get_config():\n"
+        "    config = recipes.embedded('digits')\n"
+        "    config.model.name = 'my_things.nets:Plain'\n"
+        "    return config\n"
+    )
+    named = ("train", "--config", "mine.py", "--workdir", "run")
+    message = refusal(
+        capsys,
+        *named,
+        *overrides("model.dtype=bfloat16", "batch_norm.statistics=device", "batch_norm.unbiased=true"),
+    )
+    assert (
+        "config.model.dtype: expected 'float32', got 'bfloat16', but my_things.nets:Plain has no field"
+        in message
+    )
+    assert "config.batch_norm.statistics: expected 'global', got 'device'" in message
+    assert "config.batch_norm.unbiased: expected False, got True" in message
+    assert cli.main([*named, "--json", *overrides("evaluation.widths=0.5,1")]) == 0
+    assert [row["channels"] for row in json.loads(capsys.readouterr().out)] == [{"stem": 4}, {"stem": 8}]
+
+
 def test_cost_knows_networks_of_ones_own(own, capsys):
     assert cli.main(["cost", "--model", "my_things.nets:MyNet", "--width", "0.5", "--json"]) == 0
     answer = json.loads(capsys.readouterr().out)
@@ -129,12 +161,12 @@ def test_conventions_of_ones_own_are_those_of_a_spec(own):
         ("model.name=my_things.net:MyNet", ["config.model.name", "no module 'my_things.net' in "]),
         ("model.name=my_things.nets:MyNett", ["has no 'MyNett'. Did you mean 'MyNet'?", "nets.py"]),
         ("model.name=my_things.nets:number", ["config.model.name: expected a flax.linen.Module class", "is 3"]),
-        ("model.name=my_things.nets:NoNorm", ["num_classes, dtype, norm", "has no norm"]),
+        ("model.name=my_things.nets:NoClasses", ["expected a network with a field num_classes", "NoClasses has none"]),
         ("model.name=my_things.broken:X", ["importing 'my_things.broken:X' failed: ModuleNotFoundError", "not_there"]),
         ("model.name=my_things.raises:X", ["importing 'my_things.raises:X' failed: ZeroDivisionError"]),
         ("model.name=my_things.nets:NeedsChannels", ["config.model.options.channels: missing. Expected an integer"]),
         ("model.options.chanels=3", ["config.model.options: my_things.nets:MyNet has no chanels. It has: channels"]),
-        ("model.options.channels=many", ["config.model.options.channels: expected int; got 'many'"]),
+        ("model.options.channels=many", ["config.model.options.channels: expected int, got 'many'"]),
         ("algorithm.name=my_things.algorithms:end", ["config.algorithm.name", "Did you mean 'ends'?"]),
         ("algorithm.name=my_things.algorithms:number", ["config.algorithm.name: expected a function", "is 3"]),
         ("algorithm.name=my_things.algorithms:nothing", ["config.algorithm.name: expected", "Algorithm, got None"]),
@@ -157,12 +189,12 @@ def test_cost_of_a_network_that_cannot_be_built_says_why(own, capsys):
     message = refusal(capsys, "cost", "--model", "my_things.nets:MyNett")
     message += refusal(capsys, "cost", "--model", "my_things.nets:NeedsChannels")
     assert "model NeedsChannels: expected channels, which have no defaults" in message
-    assert "--model: expected PACKAGE.MODULE:NAME; got 'my_things.nets:MyNett'" in message
+    assert "--model: expected PACKAGE.MODULE:NAME, got 'my_things.nets:MyNett'" in message
 
 
 @pytest.mark.parametrize("known", [models.MODELS, algorithms.ALGORITHMS])
 def test_a_name_that_is_nearly_known_is_told_the_nearest(known):
     for name in known:
         assert registry.lookup(name, known) is known[name]
-    with pytest.raises(BadValue, match=rf"PACKAGE.MODULE:NAME of your own; got '{name}x'. Did you mean "):
+    with pytest.raises(BadValue, match=rf"PACKAGE.MODULE:NAME of your own, got '{name}x'. Did you mean "):
         registry.lookup(f"{name}x", known)

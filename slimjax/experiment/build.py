@@ -168,7 +168,10 @@ def build_net(config: ConfigDict, image_shape: tuple[int, int, int], num_classes
     """The supernet of a config for images [H, W, C]."""
     sync, unbiased = config.batch_norm.statistics == "global", config.batch_norm.unbiased
     norm = functools.partial(BatchNorm, sync=sync, unbiased=unbiased)
-    return supernet.named(**network(config, image_shape, num_classes), norm=norm)
+    takes = (
+        "norm" in models.lookup(config.model.name).defaults
+    )  # if not, `validate` has seen that it need not
+    return supernet.named(**network(config, image_shape, num_classes), norm=norm if takes else None)
 
 
 def network(config: ConfigDict, image_shape: tuple[int, int, int], num_classes: int) -> dict[str, Any]:

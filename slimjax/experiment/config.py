@@ -242,6 +242,25 @@ def _strange_options(config: ConfigDict) -> list[str]:
     return [
         *signature.mistakes("config.algorithm", algorithm.name, given, algorithm_options(algorithm.name)),
         *signature.mistakes("config.model.options", model.name, model.options, model_options(model.name)),
+        *_without_a_field(config),
+    ]
+
+
+SET_THROUGH_FIELDS: Mapping[str, tuple[str, ...]] = MappingProxyType(
+    {"dtype": ("model.dtype",), "norm": ("batch_norm.statistics", "batch_norm.unbiased")}
+)
+"""Settings that reach a network through a field of its class."""
+
+
+def _without_a_field(config: ConfigDict) -> list[str]:
+    """Settings that are no longer the defaults, and would not reach a network of the user's own."""
+    fields, defaults = models.lookup(config.model.name).defaults, default_config()
+    return [
+        f"config.{path}: expected {_get(defaults, path)!r}, got {_get(config, path)!r}, but {config.model.name} "
+        f"has no field {field} to set it by"
+        for field, paths in SET_THROUGH_FIELDS.items()
+        for path in paths
+        if field not in fields and _get(config, path) != _get(defaults, path)
     ]
 
 

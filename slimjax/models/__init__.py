@@ -22,7 +22,8 @@ from slimjax.models.shufflenet import ShuffleNet
 from slimjax.nn.widths import Rounding
 
 RUN_FIELDS = ("num_classes", "dtype", "norm")
-"""Fields of a network that a run sets: how many classes, in which type to compute, and the class of its norms."""
+"""Fields of a network that a run sets: how many classes, in which type to compute, and what makes its norms. A network
+of your own may lack the last two: it computes in float32, with `nn.layers.BatchNorm` as it is."""
 
 REQUIRED = dataclasses.MISSING
 """The default of a field that has none."""
@@ -35,7 +36,7 @@ class ModelSpec:
     """A named network with the conventions of the paper it is named after, or of your own.
 
     Args:
-      module: the Flax class. It has the fields `RUN_FIELDS` and is called with (images, widths=None, train=False).
+      module: the Flax class. It has `RUN_FIELDS` and is called with (images, widths=None, train=False).
       fields: arguments that the name fixes.
       rounding, min_width: defaults of its width space.
       image_shape: [H, W, C] that its published costs refer to; training takes that of its data.
@@ -156,10 +157,8 @@ def _own(name: str, found: Any) -> ModelSpec:
         raise BadValue(
             "name", f"expected a flax.linen.Module class, or a ModelSpec of one; {name} is {found!r}."
         )
-    if missing := [field for field in RUN_FIELDS if field not in spec.defaults]:
+    if "num_classes" not in spec.defaults:
         raise BadValue(
-            "name",
-            f"expected a network with the fields {', '.join(RUN_FIELDS)}, which a run sets; "
-            f"{name} has no {', '.join(missing)}.",
+            "name", f"expected a network with a field num_classes, which a run sets; {name} has none."
         )
     return spec

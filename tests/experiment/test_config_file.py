@@ -62,15 +62,15 @@ def test_arguments_are_of_the_types_that_the_signature_says(mine):
     [
         ("sise=large", "sise: no such argument. Did you mean size?"),
         ("x=1", "x: no such argument."),
-        ("large", "expected NAME=VALUE,NAME=VALUE; got 'large'."),
-        ("size=large,", "expected NAME=VALUE,NAME=VALUE; got ''."),
+        ("large", "expected NAME=VALUE,NAME=VALUE, got 'large'."),
+        ("size=large,", "expected NAME=VALUE,NAME=VALUE, got ''."),
         ("size=large,size=small", "size: given twice."),
-        ("size=huge", "size: expected one of small, large; got 'huge'."),
-        ("rate=fast", "rate: expected a number; got 'fast'."),
-        ("steps=2.5", "steps: expected an integer; got '2.5'."),
-        ("steps=", "steps: expected an integer; got ''."),
-        ("distil=maybe", "distil: expected true or false; got 'maybe'."),
-        ("widen=wide", "widen: expected a number, or none; got 'wide'."),
+        ("size=huge", "size: expected one of small, large, got 'huge'."),
+        ("rate=fast", "rate: expected a number, got 'fast'."),
+        ("steps=2.5", "steps: expected an integer, got '2.5'."),
+        ("steps=", "steps: expected an integer, got ''."),
+        ("distil=maybe", "distil: expected true or false, got 'maybe'."),
+        ("widen=wide", "widen: expected a number, or none, got 'wide'."),
     ],
 )
 def test_mistakes_in_arguments_name_file_argument_and_what_there_is(mine, text, message):
