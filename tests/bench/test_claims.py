@@ -74,7 +74,7 @@ def test_claims_are_the_numbered_ones_and_name_known_arms():
 
 
 def test_unknown_group_is_refused(tmp_path):
-    with pytest.raises(UserError, match="unknown darts"):
+    with pytest.raises(UserError, match=r"groups: expected one of snet, usnet, .*, got 'darts'"):
         decide.run(["darts"], 1, str(tmp_path))
 
 
