@@ -21,7 +21,7 @@ from slimjax.experiment.build import Experiment, build
 from slimjax.experiment.config import validate
 from slimjax.experiment.loop import train
 from slimjax.verbs import cli
-from slimjax.verbs.search import Search
+from slimjax.verbs.search import asked
 from slimjax.workdir import metrics
 from slimjax.workdir.checkpoint import Checkpointer
 
@@ -198,11 +198,12 @@ def then(path: Path):
 
 def test_budgets_of_searches_are_within_reach(combination, experiment):
     """Those of the page, or of the header, which has them for all its networks where the page has none."""
-    asked = then(file(combination))
-    if asked is None:
+    arguments = then(file(combination))
+    if arguments is None:
         return
-    texts = re.findall(r"`(.*?)`", SLIMMED[combination][0][0]) if combination in SLIMMED else asked.budget
-    search = Search(asked.workdir, tuple(texts), asked.method, asked.images, asked.trials, asked.split)
+    if combination in SLIMMED:
+        arguments.budget = re.findall(r"`(.*?)`", SLIMMED[combination][0][0])
+    search = asked(arguments)
     net, budgets = experiment.net, [budget.absolute(experiment.net) for budget in search.parsed()]
     assert net.macs(net.space.lowest) <= min(budgets) <= max(budgets) <= net.macs(net.space.largest)
 

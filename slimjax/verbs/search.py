@@ -97,11 +97,17 @@ class Search:
 
 def run(arguments: argparse.Namespace, overrides: list[str]) -> None:
     del overrides
+    wanted = asked(arguments)
+    start_jax()
+    print_rows(arguments, search(wanted))
+
+
+def asked(arguments: argparse.Namespace) -> Search:
+    """What the arguments ask for. Raises: UserError: options that the method does not use."""
     method = arguments.method or Search.method
     refuse(arguments, UNUSED.get(method, ()), f"--method {method} does not use it.")
-    start_jax()
-    wanted = given(arguments, "method", "images", "trials", "split", "seed")
-    print_rows(arguments, search(Search(arguments.workdir, tuple(arguments.budget), **wanted)))
+    options = given(arguments, "method", "images", "trials", "split", "seed")
+    return Search(arguments.workdir, tuple(arguments.budget), **options)
 
 
 def search(wanted: Search) -> list[SubnetRow]:
