@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any, TypeVar
 
@@ -87,6 +87,15 @@ def write_lines(file: IO[str], lines: Iterable[Mapping[str, Any]]) -> None:
     file.write("".join(json.dumps(line, allow_nan=False) + "\n" for line in lines))
     file.flush()
     os.fsync(file.fileno())
+
+
+def flatten(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Dotted names and values of nested objects, in their order; an empty object is a value."""
+    for key, value in values.items():
+        if isinstance(value, dict) and value:
+            yield from flatten(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
 
 
 def drop_partial_line(path: Path) -> None:

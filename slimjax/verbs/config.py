@@ -5,13 +5,14 @@ from __future__ import annotations
 import argparse
 import itertools
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from ml_collections import ConfigDict
 
 from slimjax.experiment import config_file
 from slimjax.experiment.config import defaults_of, validate
+from slimjax.files import flatten
 
 CHANGED = "*"
 
@@ -19,7 +20,7 @@ CHANGED = "*"
 def run(arguments: argparse.Namespace, overrides: list[str]) -> None:
     config = config_file.load(arguments.config, overrides)
     validate(config, config.devices or 1)
-    found, defaults = (dict(_settings(_plain(c))) for c in (config, defaults_of(config)))
+    found, defaults = (dict(flatten(_plain(c))) for c in (config, defaults_of(config)))
     changed = {key: defaults.get(key) for key, value in found.items() if value not in ({}, defaults.get(key))}
     if arguments.json:
         print(json.dumps({"config": _plain(config), "changed": changed}), flush=True)
@@ -47,12 +48,3 @@ def _plain(config: ConfigDict) -> dict[str, Any]:
     """What config.json has."""
     plain: dict[str, Any] = json.loads(config.to_json_best_effort())
     return plain
-
-
-def _settings(section: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Dotted names and values, in the order of the config."""
-    for key, value in section.items():
-        if isinstance(value, dict) and value:
-            yield from _settings(value, f"{prefix}{key}.")
-        else:
-            yield prefix + key, value

@@ -11,7 +11,7 @@ from etils import epath
 from ml_collections import ConfigDict
 
 from slimjax.errors import UserError
-from slimjax.files import write_atomic
+from slimjax.files import flatten, write_atomic
 from slimjax.workdir.lock import WorkdirLock
 from slimjax.workdir.versions import check_schema, stamp, versions
 
@@ -88,7 +88,7 @@ class RunDir:
         return _read(self.config, "config", ConfigDict)
 
     def _check_same_config(self, config: Mapping[str, Any], ignore: frozenset[str]) -> None:
-        old, new = dict(_flatten(_read(self.config, "config", dict))), dict(_flatten(config))
+        old, new = dict(flatten(_read(self.config, "config", dict))), dict(flatten(config))
         lines = [
             f"\n  {key}: was {_show(old, key)}, is {_show(new, key)}"
             for key in sorted(old.keys() | new.keys())
@@ -129,14 +129,6 @@ def _read(file: epath.Path, what: str, make: Callable[[Any], T]) -> T:
         raise UserError(
             f"{file}: expected the {what} of a run as JSON ({error}). Restore it or take another workdir."
         ) from error
-
-
-def _flatten(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for key, value in config.items():
-        if isinstance(value, dict) and value:
-            yield from _flatten(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", value
 
 
 def _show(flat: Mapping[str, Any], key: str) -> str:
