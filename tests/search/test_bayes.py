@@ -435,4 +435,4 @@ def test_bench_search_answers(capsys):
 
 def test_bench_search_refuses_too_little(capsys):
     assert cli.main(["bench", "search", "--dims", "1"]) == 2
-    assert "--dims: expected 2 or more, got 1" in capsys.readouterr().err
+    assert "--dims: expected a whole number of at least 2, got 1" in capsys.readouterr().err
