@@ -133,7 +133,7 @@ def test_a_shipped_config_needs_no_path(tmp_path, monkeypatch):
 
 
 def test_a_shipped_config_that_is_not_there_is_told_the_nearest():
-    with pytest.raises(UserError, match=r"slimjax:cifar_unset: no such config. Did you mean cifar_usnet\?"):
+    with pytest.raises(UserError, match=r"no such config: slimjax:cifar_unset. Did you mean cifar_usnet\?"):
         config_file.load("slimjax:cifar_unset", [])
 
 
