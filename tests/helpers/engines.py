@@ -1,6 +1,7 @@
 """A small engine, batches for it, and what can be run on both."""
 
 import dataclasses
+import functools
 
 import jax.numpy as jnp
 import numpy as np
@@ -9,12 +10,18 @@ from helpers.nets import named
 from slimjax import sharding
 from slimjax.step.engine import Engine
 from slimjax.step.optimizers import sgd
+from slimjax.supernet import Supernet
+
+
+@functools.cache
+def small_net(min_width: float) -> Supernet:
+    return dataclasses.replace(named("resnet8", channels=(4, 8, 8)), min_width=min_width)
 
 
 def engine_of(
     min_width=0.25, lr=0.1, decay=1e-4, momentum=0.9, devices=1, policy="masked", **options
 ) -> Engine:
-    net = dataclasses.replace(named("resnet8", channels=(4, 8, 8)), min_width=min_width)
+    net = small_net(min_width)
     optimizer = sgd(lambda step: lr, momentum=momentum, weight_decay=decay)
     keep = lambda key, images: images.astype(jnp.float32) / 255  # noqa: E731
     plain = lambda images: keep(None, images)  # noqa: E731

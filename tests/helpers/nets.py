@@ -1,5 +1,6 @@
 """Every architecture in small, its variables, a subnet of it, and the forms in which a subnet runs."""
 
+import functools
 from typing import Any
 
 import jax
@@ -35,11 +36,14 @@ class EveryLayer(nn.Module):
         return Dense(Group("logits", 5, fixed=True), dtype=self.dtype, name="head")(x).value
 
 
+@functools.cache
 def every_layer() -> Supernet:
     return Supernet(EveryLayer(), (8, 8, 3), Rounding("truncate"), 0.25)
 
 
+@functools.cache
 def named(name: str, **fields) -> Supernet:
+    """With five classes and images of eight pixels. The same object each time: it has been traced then."""
     entry = models.lookup(name)
     return make_supernet(entry, entry.build(num_classes=5, **fields), (8, 8, 3))
 
@@ -94,18 +98,24 @@ def variables_of(net: Supernet):
 
 def run(net: Supernet, variables, images, widths, train: bool):
     """Logits, updated statistics and the gradients of a scalar of the logits."""
+    weights = {name: variables[name] for name in ("params", "affine")}
+    (_, (logits, new)), grads = _program(net, train)(weights, variables["batch_stats"], images, widths)
+    return {"logits": logits, "stats": dict(new), "grads": grads}
 
-    def loss(weights):
+
+@functools.cache
+def _program(net: Supernet, train: bool):
+    """Jitted, and kept: what differs in values alone is compiled once."""
+    slopes = np.linspace(-1, 1, 5, dtype=np.float32)[None]
+
+    def loss(weights, statistics, images, widths):
         mutable = ["batch_stats"] if train else []
-        joined = {**weights, "batch_stats": variables["batch_stats"]}
+        joined = {**weights, "batch_stats": statistics}
         logits, new = net.model.apply(joined, images, widths, train=train, mutable=mutable)
         # Linear, so that large logits do not magnify rounding.
         return (logits * slopes).mean(), (logits, new)
 
-    slopes = np.linspace(-1, 1, 5, dtype=np.float32)[None]
-    weights = {name: variables[name] for name in ("params", "affine")}
-    (_, (logits, new)), grads = jax.jit(jax.value_and_grad(loss, has_aux=True))(weights)
-    return {"logits": logits, "stats": dict(new), "grads": grads}
+    return jax.jit(jax.value_and_grad(loss, has_aux=True))
 
 
 def forms(net: Supernet, subnet: np.ndarray):

@@ -41,13 +41,13 @@ def test_poison_in_unused_entries_changes_no_bit(name, train, images):
     net = NETS[name]()
     subnet, variables = subnet_of(net), variables_of(net)
     unused = inactive(net, subnet, variables)
-    poisoned = jax.tree.map(lambda x, u: jnp.where(u, jnp.nan, x), variables, unused)
+    poisoned = jax.tree.map(lambda x, u: np.where(u, np.float32(np.nan), x), variables, unused)
     assert any(np.isnan(x).any() for x in jax.tree.leaves(poisoned))
     widths = net.space.masked(subnet)
     clean, dirty = run(net, variables, images, widths, train), run(net, poisoned, images, widths, train)
     for result in (clean, dirty):  # unused statistics are left as they were, NaN or not
         result["stats"] = jax.tree.map(
-            lambda x, u: jnp.where(u, 0, x), result["stats"], {k: unused[k] for k in result["stats"]}
+            lambda x, u: np.where(u, np.float32(0), x), result["stats"], {k: unused[k] for k in result["stats"]}
         )
     assert_trees_equal(dirty, clean)
 
