@@ -21,6 +21,7 @@ from slimjax.experiment.build import Experiment, build
 from slimjax.experiment.config import validate
 from slimjax.experiment.loop import train
 from slimjax.verbs import cli
+from slimjax.verbs.arguments import given
 from slimjax.verbs.search import Search
 from slimjax.workdir import metrics
 from slimjax.workdir.checkpoint import Checkpointer
@@ -202,7 +203,7 @@ def test_budgets_of_searches_are_within_reach(combination, experiment):
     if asked is None:
         return
     texts = re.findall(r"`(.*?)`", SLIMMED[combination][0][0]) if combination in SLIMMED else asked.budget
-    search = Search(asked.workdir, tuple(texts), asked.method, asked.images, asked.trials, asked.split)
+    search = Search(asked.workdir, tuple(texts), **given(asked, "method", "images", "trials", "split"))
     net, budgets = experiment.net, [budget.absolute(experiment.net) for budget in search.parsed()]
     assert net.macs(net.space.lowest) <= min(budgets) <= max(budgets) <= net.macs(net.space.largest)
 
