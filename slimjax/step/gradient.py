@@ -62,7 +62,7 @@ class Outputs(NamedTuple):
 
 
 class Rows(NamedTuple):
-    """The part of the inputs that is split over devices and micro-batches."""
+    """The part of the inputs that devices and micro-batches share out."""
 
     images: jax.Array
     labels: jax.Array
@@ -119,7 +119,7 @@ def _over_micro_batches(
     parts = engine.micro_batches
     if parts == 1:
         return gradient(rows, stats)
-    split = jax.tree.map(lambda x: jnp.moveaxis(x.reshape(-1, parts, *x.shape[1:]), 1, 0), rows)
+    stacked = jax.tree.map(lambda x: jnp.moveaxis(x.reshape(-1, parts, *x.shape[1:]), 1, 0), rows)
 
     def step(carry: tuple[Weights, Collection | None], rows: Rows) -> tuple:
         total, stats = carry
@@ -127,11 +127,11 @@ def _over_micro_batches(
         total = jax.tree.map(lambda a, b: a + b / parts, total, part.gradient)
         return (total, part.stats), (part.softmax, part.metrics)
 
-    first = jax.tree.map(lambda x: x[0], split)
+    first = jax.tree.map(lambda x: x[0], stacked)
     zeros = jax.tree.map(jnp.zeros_like, jax.eval_shape(gradient, first, stats).gradient)
     # XLA's CPU backend runs a convolution inside a loop twenty times slower than outside of it.
     unroll = parts if engine.platform == "cpu" else 1
-    ends: tuple[Tree, Tree] = jax.lax.scan(step, (zeros, stats), split, unroll=unroll)
+    ends: tuple[Tree, Tree] = jax.lax.scan(step, (zeros, stats), stacked, unroll=unroll)
     (total, stats), (soft, metrics) = ends
     softmax = jnp.moveaxis(soft, 0, 1).reshape(-1, soft.shape[-1])
     return Part(total, stats, softmax, jax.tree.map(lambda m: m.mean(0), metrics))
