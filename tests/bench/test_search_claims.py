@@ -119,7 +119,7 @@ def test_front_is_chosen_by_held_out_images_and_measured_on_test_images(monkeypa
     def score(rows):
         return np.array([held_out[int((subnets == row).all(1).argmax())] for row in rows])
 
-    monkeypatch.setattr(search_probes.evaluate, "evaluate", evaluate)
+    monkeypatch.setattr(search_probes.measure, "evaluate", evaluate)
     monkeypatch.setattr(search_probes, "_scores", lambda *_: score)
     experiment = type("E", (), {"net": net})
     found = search_probes._front(experiment, None, subnets[1:3])
