@@ -1,7 +1,9 @@
 """Conformance of every algorithm, and the simpler things that they reduce to."""
 
 import dataclasses
+import functools
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -14,6 +16,7 @@ from slimjax import sharding
 from slimjax.algorithms import bignas, joslim, snet, usnet
 from slimjax.errors import UserError
 from slimjax.nn.layers import merge_variables
+from slimjax.step import gradient
 from slimjax.step.composed import ComposedStep
 from slimjax.step.forms import Form
 from slimjax.step.slots import Slot
@@ -29,30 +32,33 @@ ALGORITHMS = {
 
 
 @pytest.mark.parametrize("name", ALGORITHMS)
-def test_second_proposal_does_not_retrace(name):
-    traces = []
-    base = engine_of()
-
-    def counted(key, images):
-        traces.append(1)
-        return base.prepare_train(key, images)
-
-    algorithm = ALGORITHMS[name](dataclasses.replace(base, prepare_train=counted))
+def test_second_proposal_does_not_retrace(name, monkeypatch):
+    """Images are prepared by one program, and gradients by no more than one for each slot."""
+    chex.clear_trace_counter()
+    engine = engine_of()
+    prepare = chex.assert_max_traces(engine.prepare_train, n=1)
+    algorithm = ALGORITHMS[name](dataclasses.replace(engine, prepare_train=prepare))
+    slot_gradient = chex.assert_max_traces(gradient._on_device, n=len(algorithm.slots))
+    monkeypatch.setattr(gradient, "_on_device", slot_gradient)
     trained(algorithm, steps=3)
-    assert len(traces) == 1
+
+
+@functools.cache
+def conforming(name):
+    """The algorithm with an engine: made, and compiled, once for several tests."""
+    return ALGORITHMS[name](engine_of())
 
 
 @pytest.mark.parametrize("name", ALGORITHMS)
 def test_step_changes_no_type_of_the_state(name):
-    algorithm = ALGORITHMS[name](engine_of())
+    algorithm = conforming(name)
     kinds = lambda tree: jax.tree.map(lambda x: (x.shape, x.dtype), tree)  # noqa: E731
     assert kinds(trained(algorithm, steps=1)) == kinds(algorithm.init(0))
 
 
 @pytest.mark.parametrize("name", ALGORITHMS)
 def test_proposals_are_legal_subnets_and_a_function_of_the_step(name):
-    engine = engine_of()
-    algorithm = ALGORITHMS[name](engine)
+    algorithm, space = conforming(name), engine_of().net.space
     arrays = algorithm.init(0).algorithm
     for step in range(50):
         arrays = algorithm.observe(arrays, step, lambda subnets: 1 / subnets.sum(-1))
@@ -60,12 +66,12 @@ def test_proposals_are_legal_subnets_and_a_function_of_the_step(name):
         assert len(rows) == sum(slot.subnet is None for slot in algorithm.slots)
         np.testing.assert_array_equal(algorithm.propose(arrays, step), rows)
         for row in rows:
-            engine.net.space.check(row)
+            space.check(row)
 
 
 @pytest.mark.parametrize("name", ALGORITHMS)
 def test_checkpoint_round_trip_is_bit_identical(name, tmp_path):
-    algorithm = ALGORITHMS[name](engine_of())
+    algorithm = conforming(name)
     mesh = sharding.make_mesh(8)
     state = place(mesh, trained(algorithm, steps=1))
     abstract = sharding.abstract(state, sharding.replicated(mesh))
@@ -77,11 +83,10 @@ def test_checkpoint_round_trip_is_bit_identical(name, tmp_path):
 
 @pytest.mark.parametrize("name", ALGORITHMS)
 def test_finish_names_subnets_that_the_state_can_run(name):
-    engine = engine_of()
-    algorithm = ALGORITHMS[name](engine)
+    algorithm, space = conforming(name), engine_of().net.space
     state = algorithm.init(0)
     for choice in algorithm.choose(state, None).values():
-        engine.net.space.check(choice.subnet)
+        space.check(choice.subnet)
         assert choice.affine in state.affine
         assert choice.stats is None or choice.stats in state.batch_stats
 
@@ -128,7 +133,9 @@ def test_one_subnet_is_a_plain_step():
             logits = engine.net.model.apply(weights, batch["image"].astype(jnp.float32) / 255, train=True)
             return optax.softmax_cross_entropy_with_integer_labels(logits, batch["label"]).mean()
 
-        updates, optimizer_state = engine.optimizer.update(jax.grad(loss)(weights), optimizer_state, weights)
+        updates, optimizer_state = engine.optimizer.update(
+            jax.jit(jax.grad(loss))(weights), optimizer_state, weights
+        )
         weights = optax.apply_updates(weights, updates)
     for algorithm in (usnet(engine, num_subnets=1), snet(engine, widths=(1.0,), private_affine=False)):
         ours = trained(algorithm)
@@ -249,6 +256,7 @@ def test_students_learn_from_the_detached_softmax_of_the_largest():
     batch = next(batches(1))
     images = batch["image"].astype(jnp.float32) / 255
 
+    @functools.partial(jax.jit, static_argnums=1)
     def logits(params, subnet):
         variables = merge_variables(params, start.affine["shared"])
         return engine.net.model.apply(variables, images, engine.net.space.sliced(subnet), train=True)
@@ -259,7 +267,7 @@ def test_students_learn_from_the_detached_softmax_of_the_largest():
         hard = optax.softmax_cross_entropy_with_integer_labels(logits(params, wide), batch["label"]).mean()
         return hard + optax.softmax_cross_entropy(logits(params, narrow), teacher).mean()
 
-    want = jax.tree.map(lambda p, g: p - 0.1 * g, start.params, jax.grad(loss)(start.params))
+    want = jax.tree.map(lambda p, g: p - 0.1 * g, start.params, jax.jit(jax.grad(loss))(start.params))
     assert_trees_close(state.params, want)
     soft = optax.softmax_cross_entropy(logits(start.params, narrow), teacher).mean()
     assert float(metrics["min/loss"]) == pytest.approx(float(soft), rel=1e-4)

@@ -18,15 +18,17 @@ def small_net(min_width: float) -> Supernet:
     return dataclasses.replace(named("resnet8", channels=(4, 8, 8)), min_width=min_width)
 
 
+@functools.cache
 def engine_of(
     min_width=0.25, lr=0.1, decay=1e-4, momentum=0.9, devices=1, policy="masked", **options
 ) -> Engine:
     net = small_net(min_width)
     optimizer = sgd(lambda step: lr, momentum=momentum, weight_decay=decay)
-    keep = lambda key, images: images.astype(jnp.float32) / 255  # noqa: E731
-    plain = lambda images: keep(None, images)  # noqa: E731
+    plain = lambda images: images.astype(jnp.float32) / 255  # noqa: E731
     mesh = sharding.make_mesh(devices)
-    return Engine(net, optimizer, keep, plain, mesh=mesh, policy=policy, **options)
+    return Engine(
+        net, optimizer, lambda key, images: plain(images), plain, mesh=mesh, policy=policy, **options
+    )
 
 
 def batches(count, size=16):

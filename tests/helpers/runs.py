@@ -77,6 +77,7 @@ def stop_after(config: ConfigDict, directory, step: int) -> None:
 
 
 def environment(**extra: str) -> dict[str, str]:
+    """Of a child that has one device, and compiles as users' programs are compiled if no `XLA_FLAGS` are given."""
     kept = {key: value for key, value in os.environ.items() if key != "XLA_FLAGS"}
     return {**kept, "JAX_PLATFORMS": "cpu", **extra}
 

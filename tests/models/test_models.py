@@ -47,7 +47,9 @@ def test_poison_in_unused_entries_changes_no_bit(name, train, images):
     clean, dirty = run(net, variables, images, widths, train), run(net, poisoned, images, widths, train)
     for result in (clean, dirty):  # unused statistics are left as they were, NaN or not
         result["stats"] = jax.tree.map(
-            lambda x, u: np.where(u, np.float32(0), x), result["stats"], {k: unused[k] for k in result["stats"]}
+            lambda x, u: np.where(u, np.float32(0), x),
+            result["stats"],
+            {k: unused[k] for k in result["stats"]},
         )
     assert_trees_equal(dirty, clean)
 

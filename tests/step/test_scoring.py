@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from helpers.engines import batches, engine_of
+from helpers.flags import QUICK
 from helpers.nets import named
 from helpers.paths import REPOSITORY
 from helpers.runs import environment
@@ -258,7 +259,9 @@ def test_two_processes_give_the_scores_of_one():
     )
     launch = ["launch/local.sh", "2", "--", sys.executable, "-c", script]
     run = {"cwd": REPOSITORY, "check": True, "capture_output": True, "text": True}
-    answer = subprocess.run(launch, env=environment(SLIMJAX_TIMEOUT="60", PYTHONPATH="tests:."), **run)
+    answer = subprocess.run(
+        launch, env=environment(SLIMJAX_TIMEOUT="60", PYTHONPATH="tests:.", XLA_FLAGS=QUICK), **run
+    )
     lines = [line[line.index("LOSSES") :] for line in answer.stdout.splitlines() if "LOSSES" in line]
     engine, state, batch, subnets = make(5, policy="masked")
     expected = by_hand(engine, state, batch, subnets)["loss"]

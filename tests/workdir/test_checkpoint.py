@@ -21,6 +21,7 @@ import orbax.checkpoint as ocp
 import pytest
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
+from helpers.flags import QUICK
 from helpers.paths import REPOSITORY
 from slimjax.errors import UserError
 from slimjax.workdir.checkpoint import Checkpointer, CheckpointError, NonFiniteError, seal
@@ -31,6 +32,14 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
     pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning"),
 ]
+
+
+@pytest.fixture(autouse=True, scope="module")
+def nothing_else_is_looked_through():
+    """Else each collection takes a second: the libraries have made a million objects."""
+    gc.freeze()
+    yield
+    gc.unfreeze()
 
 
 @pytest.fixture(autouse=True)
@@ -448,7 +457,7 @@ def test_two_processes_save_and_fall_back_together(tmp_path):
     port = 20000 + os.getpid() % 20000
     environment = {
         **os.environ,
-        "XLA_FLAGS": "--xla_force_host_platform_device_count=2",
+        "XLA_FLAGS": f"--xla_force_host_platform_device_count=2 {QUICK}",
         "JAX_PLATFORMS": "cpu",
     }
     environment["PYTHONPATH"] = str(REPOSITORY)
