@@ -1,5 +1,6 @@
 """Eight virtual CPU devices; rank promotion raises; warnings are errors (pyproject.toml)."""
 
+import gc
 import os
 
 from helpers.flags import EIGHT_DEVICES
@@ -14,6 +15,12 @@ import pytest
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
 pytest.register_assert_rewrite("helpers.trees")  # its assertions show values as those of test files do
+
+
+def pytest_collection_finish():
+    """What the imports made stays. To look for garbage among it, and often, takes a fifth of the time of a trace."""
+    gc.freeze()
+    gc.set_threshold(100_000, 20, 20)
 
 
 @pytest.fixture

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from typing import Any, NamedTuple
 
 import jax
@@ -83,8 +84,7 @@ def create(
 ) -> TrainState:
     """A fresh state; every named affine set and statistics collection starts as a copy of the initial one."""
     init_key, run_key = jax.random.split(jax.random.key(seed))
-    # Jitted, the forward pass of `init` is dead code: only the initialisers are compiled and run.
-    variables = jax.jit(lambda key: model.init(key, jnp.zeros((2, *image_shape)), train=True))(init_key)
+    variables = _initial(model, tuple(image_shape), init_key)
     trainable = {"params": variables["params"], "affine": {n: _copy(variables["affine"]) for n in affine}}
     return TrainState(
         step=jnp.zeros((), jnp.int32),
@@ -102,6 +102,12 @@ def place(mesh: Mesh, state: TrainState) -> TrainState:
     bare = dataclasses.replace(state, algorithm=None)
     arrays = jax.tree.map(np.asarray, state.algorithm)
     return dataclasses.replace(sharding.put_replicated(mesh, bare), algorithm=arrays)
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def _initial(model: nn.Module, image_shape: tuple[int, ...], key: jax.Array) -> dict[str, Tree]:
+    """Jitted, the forward pass of `init` is dead code: only the initialisers are compiled, once for a model."""
+    return dict(model.init(key, jnp.zeros((2, *image_shape)), train=True))
 
 
 def _copy(tree: Tree) -> Tree:

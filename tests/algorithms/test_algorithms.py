@@ -52,8 +52,7 @@ def conforming(name):
 @pytest.mark.parametrize("name", ALGORITHMS)
 def test_step_changes_no_type_of_the_state(name):
     algorithm = conforming(name)
-    kinds = lambda tree: jax.tree.map(lambda x: (x.shape, x.dtype), tree)  # noqa: E731
-    assert kinds(trained(algorithm, steps=1)) == kinds(algorithm.init(0))
+    chex.assert_trees_all_equal_shapes_and_dtypes(trained(algorithm, steps=1), algorithm.init(0))
 
 
 @pytest.mark.parametrize("name", ALGORITHMS)
@@ -82,7 +81,7 @@ def test_checkpoint_round_trip_is_bit_identical(name, tmp_path):
 
 
 @pytest.mark.parametrize("name", ALGORITHMS)
-def test_finish_names_subnets_that_the_state_can_run(name):
+def test_choose_names_subnets_that_the_state_can_run(name):
     algorithm, space = conforming(name), engine_of().net.space
     state = algorithm.init(0)
     for choice in algorithm.choose(state, None).values():

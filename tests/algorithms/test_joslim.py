@@ -130,7 +130,7 @@ def test_a_full_history_forgets_the_oldest():
     np.testing.assert_array_equal(newest, proposals[-1])
 
 
-def test_finish_names_peeled_fronts_and_both_ends():
+def test_choose_names_peeled_fronts_and_both_ends():
     algorithm = make(steps_per_round=1)
     states, _ = follow(algorithm, 14)
     chosen = algorithm.choose(algorithm.init(0).replace(algorithm=states[-1]), None)

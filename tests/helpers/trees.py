@@ -1,5 +1,6 @@
 """What two results that must agree are held to."""
 
+import chex
 import jax
 import numpy as np
 
@@ -13,9 +14,10 @@ TOLERANCE = {
 
 
 def assert_trees_close(actual, expected, dtype: str = "float32") -> None:
-    """Same structure, and leaves equal up to rounding, relative to the size of the leaf."""
+    """Same structure and shapes, and leaves equal up to rounding, relative to the size of the leaf."""
+    actual, expected = (jax.tree.map(np.asarray, tree) for tree in (actual, expected))
+    chex.assert_trees_all_equal_shapes(actual, expected)
     paths = jax.tree_util.tree_flatten_with_path(expected)[0]
-    assert jax.tree.structure(actual) == jax.tree.structure(expected)
     for (path, want), got in zip(paths, jax.tree.leaves(actual), strict=True):
         tolerance = TOLERANCE[dtype]
         scale = max(1e-6, float(np.abs(want).max(initial=0)))
@@ -25,7 +27,11 @@ def assert_trees_close(actual, expected, dtype: str = "float32") -> None:
 
 
 def assert_trees_equal(actual, expected) -> None:
-    """Same structure, and every leaf equal bit for bit."""
-    assert jax.tree.structure(actual) == jax.tree.structure(expected)
-    for got, want in zip(jax.tree.leaves(actual), jax.tree.leaves(expected), strict=True):
-        assert np.asarray(got).tobytes() == np.asarray(want).tobytes()
+    """Same structure, shapes and dtypes, and every leaf equal bit for bit (0.0 is not -0.0, a NaN is itself)."""
+    actual, expected = (jax.tree.map(np.asarray, tree) for tree in (actual, expected))
+    chex.assert_trees_all_equal_shapes_and_dtypes(actual, expected)
+    chex.assert_trees_all_equal(jax.tree.map(_bytes, actual), jax.tree.map(_bytes, expected))
+
+
+def _bytes(array: np.ndarray) -> np.ndarray:
+    return np.frombuffer(array.tobytes(), np.uint8)

@@ -2,6 +2,7 @@
 
 from fractions import Fraction
 
+import chex
 import jax
 import numpy as np
 import pytest
@@ -167,18 +168,12 @@ def test_layerwise_rounds_each_group_alone():
 
 
 def test_sizes_are_static_and_active_counts_are_not():
-    traces = []
-
-    @jax.jit
-    def run(widths):
-        traces.append(1)
-        return widths["a"].mask()
-
+    chex.clear_trace_counter()
+    run = jax.jit(chex.assert_max_traces(lambda widths: widths["a"].mask(), n=1))
     masks = [run(SPACE.masked(SPACE.uniform(w))) for w in (0.25, 0.5)]
     assert [int(m.sum()) for m in masks] == [8, 16]
-    assert len(traces) == 1
-    run(SPACE.bucketed(SPACE.uniform(0.5), SPACE.uniform(0.25)))
-    assert len(traces) == 2
+    with pytest.raises(AssertionError, match="is traced > 1 times"):
+        run(SPACE.bucketed(SPACE.uniform(0.5), SPACE.uniform(0.25)))
 
 
 def test_sliced_widths_have_no_mask():

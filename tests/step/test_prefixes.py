@@ -25,7 +25,7 @@ def subnets_of(net, *columns):
     return rows
 
 
-def test_cuts_know_what_comes_before_and_after(net):
+def test_boundaries_know_what_comes_before_and_after(net):
     found = {boundary.module: boundary for boundary in prefixes.boundaries(net)}
     assert list(found) == ["stem", "stem_norm", "stage1_block1", "stage2_block1", "stage3_block1"]
     names = [group.name for group in net.space.groups]
@@ -40,7 +40,7 @@ def test_macs_between_cuts_and_after_them_are_those_of_the_network(net):
     assert total == prefixes.macs_after(net, ())(net.space.largest) == net.macs(net.space.largest)
 
 
-def test_cuts_are_chosen_where_beginnings_are_common(net):
+def test_boundaries_are_chosen_where_beginnings_are_common(net):
     alike = subnets_of(net, [4] * 20, [4] * 20)
     alike[:, -1] = np.arange(20) % 7 + 2
     assert [boundary.module for boundary in prefixes.choose(net, alike, most=1)] == ["stage2_block1"]

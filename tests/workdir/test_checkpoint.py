@@ -23,6 +23,7 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from helpers.flags import QUICK
 from helpers.paths import REPOSITORY
+from helpers.trees import assert_trees_equal
 from slimjax.errors import UserError
 from slimjax.workdir.checkpoint import Checkpointer, CheckpointError, NonFiniteError, seal
 from slimjax.workdir.versions import SCHEMA
@@ -36,10 +37,9 @@ pytestmark = [
 
 @pytest.fixture(autouse=True, scope="module")
 def nothing_else_is_looked_through():
-    """Else each collection takes a second: the libraries have made a million objects."""
+    """Else each collection takes a second: other modules have left a million objects."""
+    gc.collect()
     gc.freeze()
-    yield
-    gc.unfreeze()
 
 
 @pytest.fixture(autouse=True)
@@ -72,13 +72,6 @@ def abstract(tree: Any, sharding: Any = None) -> Any:
     return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), tree)
 
 
-def assert_same_bits(tree: Any, other: Any) -> None:
-    assert jax.tree.structure(tree) == jax.tree.structure(other)
-    for a, b in zip(jax.tree.leaves(tree), jax.tree.leaves(other), strict=True):
-        assert (a.dtype, a.shape) == (b.dtype, b.shape)
-        assert np.asarray(a).tobytes() == np.asarray(b).tobytes()
-
-
 def make_paths() -> list[str]:
     """Returns the spelled paths of all leaves, each also as a checksum mismatch names it."""
     leaves = jax.tree_util.tree_flatten_with_path(make_tree())[0]
@@ -105,7 +98,7 @@ def test_round_trip_is_bit_identical(tmp_path):
     save_steps(tmp_path, 7)
     found = restore(tmp_path)
     assert found.step == 7
-    assert_same_bits(found.tree, make_tree(7))
+    assert_trees_equal(found.tree, make_tree(7))
 
 
 def test_meta_comes_back_with_schema_and_counts(tmp_path):
@@ -139,7 +132,7 @@ def test_restore_onto_another_mesh_keeps_every_bit(tmp_path):
         checkpointer.save(1, tree)
         found = checkpointer.restore(abstract(tree, new))
     assert found.tree["params"].sharding == new
-    assert_same_bits(found.tree, tree)
+    assert_trees_equal(found.tree, tree)
 
 
 @pytest.mark.parametrize("fraction", [0.3, 0.5, 0.7, 0.9])
@@ -153,7 +146,7 @@ def test_flipped_bytes_fall_back_to_the_older_step_and_name_the_leaf(tmp_path, c
     with caplog.at_level(logging.WARNING, "slimjax.workdir.checkpoint"):
         found = restore(tmp_path)
     assert found.step == 1
-    assert_same_bits(found.tree, make_tree(1))
+    assert_trees_equal(found.tree, make_tree(1))
     assert any(f"is damaged: {path}" in caplog.text for path in make_paths()), caplog.text
 
 
@@ -209,7 +202,7 @@ def test_damaged_step_falls_back_to_the_older_one(tmp_path, damage):
     DAMAGES[damage](tmp_path / "2")
     found = restore(tmp_path)
     assert found.step == 1
-    assert_same_bits(found.tree, make_tree(1))
+    assert_trees_equal(found.tree, make_tree(1))
 
 
 def test_flipped_digit_in_meta_is_damage_not_a_different_network(tmp_path):
@@ -246,7 +239,7 @@ def test_run_goes_on_over_a_damaged_step(tmp_path):
         checkpointer.save(2, make_tree(5))
     found = restore(tmp_path)
     assert found.step == 2
-    assert_same_bits(found.tree, make_tree(5))
+    assert_trees_equal(found.tree, make_tree(5))
 
 
 def test_save_drops_the_steps_of_a_rewound_trajectory(tmp_path):
@@ -408,7 +401,7 @@ def test_failed_async_save_leaves_the_last_good_step(tmp_path, request):
     checkpointer.save(2, make_tree(2))
     with pytest.raises(CheckpointError):
         checkpointer.close()
-    assert_same_bits(restore(tmp_path).tree, make_tree(1))
+    assert_trees_equal(restore(tmp_path).tree, make_tree(1))
 
 
 TWO_PROCESSES = """
