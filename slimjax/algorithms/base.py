@@ -11,7 +11,7 @@ import jax
 from slimjax.nn.space import Subnet
 from slimjax.search.run import Score
 from slimjax.search.trials import Trial
-from slimjax.step.composed import ProgramCounts
+from slimjax.step.programs import ProgramCounts
 from slimjax.step.slots import Batch, Metrics, Slot
 from slimjax.step.state import SHARED, TrainState, Tree
 

@@ -61,7 +61,7 @@ def run(
     scorer, masked = Scorer(engine, rows), _masked(engine, state, data)
     images, began = sharding.put_batch(engine.mesh, data), time.perf_counter()
     _warm(scorer, state, images)
-    warm, compiled = time.perf_counter() - began, scorer.programs.compiles
+    warm, compiled = time.perf_counter() - began, scorer.counts().compiled
     masked(rows[:1])
     order, _ = prefixes.in_order(scorer.layout.boundaries, rows)
     parts = np.array_split(rows[order], min(repeats, len(rows)))
@@ -80,9 +80,9 @@ def run(
         "shard": scorer.shard,
         "rungs": len(scorer.layout.rungs),
         "boundaries": [boundary.module for boundary in scorer.layout.boundaries],
-        "programs": len(scorer.programs),
+        "programs": scorer.counts().live,
         "compile_seconds": warm,
-        "compiles_after_warmup": scorer.programs.compiles - compiled,
+        "compiles_after_warmup": scorer.counts().compiled - compiled,
         "macs_to_exact": scorer.executed_macs(rows) / float(net.macs(rows).mean()),
         "macs_to_masked": scorer.executed_macs(rows) / float(net.macs(net.space.largest)),
         "device": f"{engine.mesh.size} x {jax.devices()[0].device_kind}",

@@ -12,7 +12,6 @@ from __future__ import annotations
 import dataclasses
 import functools
 from collections.abc import Callable, Iterator, Sequence
-from typing import NamedTuple
 
 import jax
 import numpy as np
@@ -23,20 +22,13 @@ from slimjax.step import gradient
 from slimjax.step.engine import Engine
 from slimjax.step.forms import Channels, Form, Forms
 from slimjax.step.gradient import Inputs, Outputs
-from slimjax.step.programs import Call, Programs, outputs
+from slimjax.step.programs import Call, ProgramCounts, Programs, outputs
 from slimjax.step.slots import Batch, Metrics, Slot
 from slimjax.step.state import TrainState, Tree, Weights
 from slimjax.step.update import Sums, prepare_program, update_program
 
 Run = Callable[[Call], Tree]
 """What becomes of a program call: it is run, compiled, or only traced."""
-
-
-class ProgramCounts(NamedTuple):
-    """Programs of a step that are alive, and how many were compiled so far."""
-
-    live: int
-    compiled: int
 
 
 class ComposedStep:
@@ -104,7 +96,7 @@ class ComposedStep:
 
     def counts(self) -> ProgramCounts:
         """Programs that are alive, and how many were compiled so far."""
-        return ProgramCounts(len(self.programs), self.programs.compiles)
+        return self.programs.counts()
 
     def _compose(
         self,

@@ -40,6 +40,13 @@ class Call(NamedTuple):
     arguments: tuple[Tree, ...]
 
 
+class ProgramCounts(NamedTuple):
+    """Programs that are alive, and how many were compiled so far."""
+
+    live: int
+    compiled: int
+
+
 class Programs:
     """A least-recently-used cache of compiled programs.
 
@@ -83,6 +90,10 @@ class Programs:
             shapes = call._replace(arguments=jax.tree.map(_shape, call.arguments))
             self._behind[call.key] = self._pool.submit(self._compile, shapes)
         return self._behind[call.key].done()
+
+    def counts(self) -> ProgramCounts:
+        """How many are alive, and how many were compiled."""
+        return ProgramCounts(len(self), self.compiles)
 
     def live(self) -> list[tuple[Hashable, jax.stages.Compiled]]:
         """Keys and compiled programs, the least recently used first."""

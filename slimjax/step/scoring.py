@@ -28,7 +28,7 @@ from slimjax.sharding import DATA, REPLICATED, SHARDED
 from slimjax.step import prefixes, rungs
 from slimjax.step.engine import Engine
 from slimjax.step.prefixes import Boundary
-from slimjax.step.programs import Call, Programs
+from slimjax.step.programs import Call, ProgramCounts, Programs
 from slimjax.step.slots import Batch
 from slimjax.step.state import SHARED, TrainState, Tree
 
@@ -137,6 +137,10 @@ class Scorer:
             self.shard = self._faster_shard(weights, subnets, batch, key)
         found = self._run(weights, subnets, self._prepared(self.shard, batch, key), self._plan(subnets))
         return {"loss": found[:, 0], "error": found[:, 1]}
+
+    def counts(self) -> ProgramCounts:
+        """Programs that are alive, and how many were compiled so far."""
+        return self.programs.counts()
 
     def executed_macs(self, subnets: Subnet) -> float:
         """Forward MACs per image that scoring executes, on average over the subnets."""
