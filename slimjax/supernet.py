@@ -30,6 +30,9 @@ class Supernet:
     Args:
       convention: what `macs` counts.
       max_width: the width that means full size (see `nn.space.Space`).
+      streams: names of the groups that `vectors.WidthVectors` keeps from narrowing along the network, in their order;
+        None: the groups that shortcuts are added in.
+      one_fraction: names of groups that may be asked to share one width fraction (`vectors.WidthVectors`).
 
     >>> import jax
     >>> from flax import linen as nn
@@ -51,6 +54,8 @@ class Supernet:
     min_width: float
     convention: counts.Convention = counts.CONVENTIONS["slimmable"]
     max_width: float = 1.0
+    streams: tuple[str, ...] | None = None
+    one_fraction: tuple[str, ...] = ()
 
     @functools.cached_property
     def records(self) -> trace.Records:
@@ -105,6 +110,8 @@ def make_supernet(
         min_width or spec.min_width,
         counts.CONVENTIONS[spec.convention],
         spec.max_width,
+        spec.streams,
+        spec.one_fraction,
     )
 
 

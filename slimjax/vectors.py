@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -19,13 +19,16 @@ class WidthVectors:
     """The box [low, 1]^G that continuous optimisers search: each group's fraction of its full size.
 
     Args:
-      nondecreasing: a residual stream is never narrower than the one before it. Paper: Joslim's code; where a
-        shortcut has no parameters, the channels that a narrower stream drops would be lost.
+      nondecreasing: a stream (`Supernet.streams`) is never narrower than the one before it. Paper: Joslim's code; where
+        a shortcut has no parameters, the channels that a narrower stream drops would be lost.
+      share_fractions: the groups of `Supernet.one_fraction` take the fraction of the first of them; the others'
+        entries then change nothing. Paper: Joslim's code reads one entry for a MobileNet's stem and first stage.
     """
 
     net: Supernet
     resource: Resource = MACS
     nondecreasing: bool = True
+    share_fractions: bool = False
 
     @property
     def low(self) -> float:
@@ -33,15 +36,15 @@ class WidthVectors:
         return self.net.space.min_width / self.net.space.max_width
 
     def subnets(self, fractions: np.ndarray) -> Subnet:
-        """int32 [..., G], rounded as the space does, residual streams then raised in order.
+        """int32 [..., G], rounded as the space does, streams then raised in order.
 
         Fractions that rounding has put a bit outside of the box are taken back.
         """
         space = self.net.space
-        widths = np.clip(
-            np.asarray(fractions, np.float64) * space.max_width, space.min_width, space.max_width
-        )
-        subnets = space.layerwise(widths)
+        fractions = np.array(fractions, np.float64)
+        if self._tied:
+            fractions[..., self._tied] = fractions[..., self._tied[:1]]
+        subnets = space.layerwise(np.clip(fractions * space.max_width, space.min_width, space.max_width))
         streams = self._streams if self.nondecreasing else []
         for i, before in zip(streams[1:], streams, strict=False):
             raised = np.maximum(subnets[..., i], subnets[..., before])
@@ -69,4 +72,18 @@ class WidthVectors:
 
     @functools.cached_property
     def _streams(self) -> list[int]:
-        return [self.net.space.index[group.name] for group in residual_streams(self.net.records)]
+        """Positions of the streams in a subnet."""
+        names = self.net.streams
+        return self._positions(
+            [g.name for g in residual_streams(self.net.records)] if names is None else names
+        )
+
+    @functools.cached_property
+    def _tied(self) -> list[int]:
+        """Positions of the groups that share a fraction."""
+        return self._positions(self.net.one_fraction) if self.share_fractions else []
+
+    def _positions(self, names: Sequence[str]) -> list[int]:
+        """Of the groups that this network has: options of its class may have left some out."""
+        index = self.net.space.index
+        return [index[name] for name in names if name in index]

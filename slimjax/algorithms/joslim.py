@@ -36,7 +36,7 @@ SAMPLE = 256
 SPREAD = 0.2
 
 NEARLY_FULL = 0.9
-"""Fronts are peeled off until one of them reaches this fraction of the largest network's cost."""
+"""The front that is evaluated goes on, in the fronts behind it, to this fraction of the largest network's cost."""
 
 
 def joslim(
@@ -50,6 +50,7 @@ def joslim(
     resource: str = "macs",
     table: str | None = None,
     nondecreasing: bool = True,
+    share_fractions: bool = False,
     search: Mapping[str, Any] = MappingProxyType({}),
     search_seed: int = 3080,
 ) -> Algorithm:
@@ -71,12 +72,12 @@ def joslim(
       history: most trials that are kept; beyond that the oldest are forgotten.
       rescore: False keeps a trial's first score for ever (an ablation).
       resource: of `budgets.RESOURCES`; `table`: for "latency_ms".
-      nondecreasing: see `vectors.WidthVectors`.
+      nondecreasing, share_fractions: see `vectors.WidthVectors`.
       search: fields of `search.bayes_options.BayesOptions` that differ from the paper's.
       search_seed: proposals are a function of it, their number and the history.
     """
     _check(num_sampled, steps_per_round, ahead_steps, history, search_seed)
-    vectors = WidthVectors(engine.net, Resource(resource, table), nondecreasing)
+    vectors = WidthVectors(engine.net, Resource(resource, table), nondecreasing, share_fractions)
     trials = History(vectors, history, HOW, rescore)
     rounds = _Rounds(trials, num_sampled, _bayes_options(search), search_seed)
     slots = _slots(engine, num_sampled)
@@ -168,7 +169,7 @@ class _Rounds:
         return self.history.newest(arrays, self.per_round)
 
     def best(self, arrays: Arrays) -> dict[str, Subnet]:
-        """The fronts of the history, peeled until one reaches nearly the full cost, and both ends.
+        """The history's front, gone on with until it reaches nearly the full cost (`pareto.extended`), and both ends.
 
         Paper: the authors' evaluation. Of trials with the same subnet one is kept.
         """
@@ -179,10 +180,9 @@ class _Rounds:
         if len(known):
             subnets = vectors.subnets(arrays["widths"][known])
             points = np.stack([arrays["loss"][known], vectors.cost(subnets)], 1)
-            ranks = pareto.peel(points)
-            last = ranks[points[:, 1] >= NEARLY_FULL].min(initial=ranks.max())
+            front = np.flatnonzero(pareto.extended(points, NEARLY_FULL))
             numbers = self.history.numbers(arrays)[known]
-            named |= {f"trial{numbers[i]}": subnets[i] for i in np.flatnonzero(ranks <= last)}
+            named |= {f"trial{numbers[i]}": subnets[i] for i in front}
         first = {tuple(subnet): name for name, subnet in reversed(named.items())}
         return {name: subnet for name, subnet in named.items() if first[tuple(subnet)] == name}
 

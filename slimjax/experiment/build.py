@@ -182,6 +182,7 @@ def network(config: ConfigDict, image_shape: tuple[int, int, int], num_classes: 
         "min_width": wanted["min_width"] or spec.min_width,
         "rounding": wanted["rounding"] or spec.rounding.policy,
         "divisor": wanted["divisor"] or spec.rounding.divisor,
+        "convention": wanted["convention"] or spec.convention,
         "image_shape": list(image_shape),
         "num_classes": num_classes,
     }
@@ -213,9 +214,11 @@ def build_schedule(config: ConfigDict, steps: int, steps_per_epoch: float) -> op
         wanted.schedule,
         wanted.learning_rate,
         steps=steps,
-        steps_per_epoch=max(1, round(steps_per_epoch)),
+        steps_per_epoch=max(1.0, steps_per_epoch),
         warmup_steps=round(wanted.warmup_epochs * steps_per_epoch),
         factor=wanted.factor,
+        decay_epochs=wanted.decay_epochs,
+        final_fraction=wanted.final_fraction,
         milestones=wanted.milestones,
     )
 
@@ -231,6 +234,7 @@ def build_engine(
             momentum=wanted.momentum,
             nesterov=wanted.nesterov,
             weight_decay=wanted.weight_decay,
+            decay_depthwise=wanted.decay_depthwise,
             clip_norm=wanted.clip_norm,
         ),
         prepare_train=augment.train_transform(config.data.augment, info, statistics=config.data.statistics),

@@ -11,7 +11,8 @@ from typing import Any
 from ml_collections import ConfigDict, config_dict
 
 from slimjax import algorithms, models
-from slimjax.checks import Rule, integer, number, one_of, optional, problem, tuple_of
+from slimjax.checks import FLAG, Rule, integer, number, one_of, optional, problem, tuple_of
+from slimjax.cost import counts
 from slimjax.data import augment
 from slimjax.errors import BadValue, UserError
 from slimjax.experiment import signature
@@ -45,12 +46,13 @@ def default_config() -> ConfigDict:
                 "min_width": config_dict.placeholder(float),  # None: the paper's for this model
                 "rounding": config_dict.placeholder(str),
                 "divisor": config_dict.placeholder(int),
+                "convention": config_dict.placeholder(str),  # what counts as a MAC
                 "dtype": "float32",
                 "options": {},  # further arguments of the model's class
             },
             "algorithm": {"name": "usnet"},
             "engine": {"policy": "auto", "max_programs": 16, "compile_behind": True, "remat": False},
-            "batch_norm": {"statistics": "global", "momentum": 0.1, "unbiased": False},
+            "batch_norm": {"statistics": "global", "momentum": 0.1, "unbiased": True},
             "train": {
                 "batch_size": 128,
                 "epochs": 10.0,
@@ -68,10 +70,13 @@ def default_config() -> ConfigDict:
                 "schedule": "linear",
                 "warmup_epochs": 0.0,
                 "factor": 0.98,
+                "decay_epochs": 1.0,
+                "final_fraction": 0.0,
                 "milestones": (),
                 "momentum": 0.9,
                 "nesterov": True,
                 "weight_decay": 1e-4,
+                "decay_depthwise": False,
                 "clip_norm": config_dict.placeholder(float),
             },
             "scoring": {"images": 128, "split": "holdout"},  # what searches score subnets on
@@ -141,6 +146,7 @@ RULES: Mapping[str, Rule] = MappingProxyType(
         "model.min_width": optional(number(0, above=True)),
         "model.rounding": optional(one_of(*Rounding.POLICIES)),
         "model.divisor": optional(integer(1)),
+        "model.convention": optional(one_of(*counts.CONVENTIONS)),
         "model.dtype": one_of("float32", "bfloat16"),
         "engine.policy": one_of(*POLICIES),
         "engine.max_programs": integer(3),
@@ -160,6 +166,9 @@ RULES: Mapping[str, Rule] = MappingProxyType(
         "optimizer.schedule": one_of(*optimizers.SCHEDULES),
         "optimizer.warmup_epochs": number(0),
         "optimizer.factor": number(0, 1, above=True),
+        "optimizer.decay_epochs": number(0, above=True),
+        "optimizer.final_fraction": number(0, 1),
+        "optimizer.decay_depthwise": FLAG,
         "optimizer.milestones": tuple_of(number(0, above=True)),
         "optimizer.momentum": number(0, 1),
         "optimizer.weight_decay": number(0),

@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any
 
-import jax
 from flax import linen as nn
 
 from slimjax import registry
@@ -43,6 +42,7 @@ class ModelSpec:
       convention: what those costs count, a key of `costs.CONVENTIONS`.
       variants: published subnets: name to channels by group.
       max_width: the width that means full size (see `nn.space.Space`).
+      streams, one_fraction: what Joslim's code does to widths of this network (see `supernet.Supernet`).
     """
 
     module: type[nn.Module]
@@ -53,6 +53,8 @@ class ModelSpec:
     convention: str = "plain"
     variants: autoslim.Variants = dataclasses.field(default_factory=dict)
     max_width: float = 1.0
+    streams: tuple[str, ...] | None = None
+    one_fraction: tuple[str, ...] = ()
 
     @property
     def defaults(self) -> dict[str, Any]:
@@ -91,16 +93,25 @@ def _mobilenet(module: type[nn.Module], min_width: float, **fields: Any) -> Mode
     return ModelSpec(module, fields, Rounding("make_divisible", 8), min_width, (224, 224, 3), "slimmable")
 
 
-def _mobilenet_v3(**fields: Any) -> ModelSpec:
-    return ModelSpec(MobileNetV3, fields, EVERY_COUNT, 0.42, (224, 224, 3))
+def _mobilenet_v2() -> ModelSpec:
+    return dataclasses.replace(
+        _mobilenet(InvertedResidualNet, 0.35), streams=_stages(2, 7), one_fraction=("stem", "stage1")
+    )
+
+
+def _mobilenet_v3(stages: int, **fields: Any) -> ModelSpec:
+    shape = (224, 224, 3)
+    return ModelSpec(MobileNetV3, fields, EVERY_COUNT, 0.42, shape, streams=_stages(2, stages))
+
+
+def _stages(first: int, last: int) -> tuple[str, ...]:
+    """Joslim's streams: its MobileNets' first stage shares the stem's fraction, and raises no other."""
+    return tuple(f"stage{number}" for number in range(first, last + 1))
 
 
 def _autoslim(module: type[nn.Module], variants: autoslim.Variants, **fields: Any) -> ModelSpec:
     """A supernet that loses 8 channels at a time; ResNet-50's narrowest published layer has 1/8 of them left."""
     return ModelSpec(module, fields, Rounding("multiple", 8), 0.125, (224, 224, 3), "slimmable", variants)
-
-
-_MNASNET: Mapping[str, Any] = MappingProxyType({"stages": MNASNET, "activation": jax.nn.relu})
 
 
 def _shufflenet() -> ModelSpec:
@@ -113,11 +124,11 @@ MODELS: Mapping[str, ModelSpec] = MappingProxyType(
         # US- and S-MobileNets are the same modules: switchable norms live in the state, not in the network.
         "us_mobilenet_v1": _mobilenet(MobileNetV1, 0.25),
         "s_mobilenet_v1": _mobilenet(MobileNetV1, 0.25),
-        "us_mobilenet_v2": _mobilenet(InvertedResidualNet, 0.35),
-        "s_mobilenet_v2": _mobilenet(InvertedResidualNet, 0.35),
-        "mnasnet": _mobilenet(InvertedResidualNet, 0.35, **_MNASNET),
-        "mobilenet_v3_large": _mobilenet_v3(),
-        "mobilenet_v3_small": _mobilenet_v3(blocks=SMALL, tail=576, head=1024),
+        "us_mobilenet_v2": _mobilenet_v2(),
+        "s_mobilenet_v2": _mobilenet_v2(),
+        "mnasnet": _mobilenet(InvertedResidualNet, 0.35, stages=MNASNET, activation="relu"),
+        "mobilenet_v3_large": _mobilenet_v3(6),
+        "mobilenet_v3_small": _mobilenet_v3(5, blocks=SMALL, tail=576, head=1024),
         "s_shufflenet": _shufflenet(),
         "resnet8": _resnet(8),
         "resnet20": _resnet(20),
@@ -133,7 +144,7 @@ MODELS: Mapping[str, ModelSpec] = MappingProxyType(
             InvertedResidualNet, autoslim.MOBILENET_V2_VARIANTS, multiplier=1.5, fixed_tail=False
         ),
         "autoslim_mnasnet": _autoslim(
-            InvertedResidualNet, autoslim.MNASNET_VARIANTS, multiplier=1.5, fixed_tail=False, **_MNASNET
+            InvertedResidualNet, autoslim.MNASNET_VARIANTS, multiplier=1.5, fixed_tail=False, stages=MNASNET
         ),
         "autoslim_resnet50": _autoslim(ResNet, autoslim.RESNET50_VARIANTS, depth=50, tied_inner=False),
     }

@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from slimjax.models.activation import ACTIVATIONS, Activation
 from slimjax.nn.layers import BatchNorm, Conv, DepthwiseConv, FeatureMap, PoolingHead, SqueezeExcite
 from slimjax.nn.widths import Group, Rounding, Widths
 
@@ -73,11 +74,13 @@ class InvertedResidual(nn.Module):
 
 
 class InvertedResidualNet(nn.Module):
-    """MobileNet V2; with `stages=MNASNET` and ReLU, MNasNet.
+    """MobileNet V2; with `stages=MNASNET`, MNasNet.
 
     Args:
       multiplier: all channels times this, rounded as US-Net rounds them (24 and 40 become 40 and 64 at 1.5,
         as AutoSlim's published channels imply); the tail only above 1.
+      activation: after all norms but those of linear bottlenecks. ReLU6, also in AutoSlim's MNasNet;
+        MNasNet's own paper has ReLU.
       fixed_tail: the last 1280 channels are never narrowed (US-Net; S-MobileNetV2 has the same counts).
       small_images: stem and second stage have stride 1, for images of 32 pixels. The usual CIFAR variant;
         the papers do not define one.
@@ -87,7 +90,7 @@ class InvertedResidualNet(nn.Module):
     num_classes: int = 1000
     multiplier: float = 1.0
     stages: tuple[Stage, ...] = MOBILENET_V2
-    activation: Callable[[jax.Array], jax.Array] = jax.nn.relu6
+    activation: Activation = "relu6"
     fixed_tail: bool = True
     small_images: bool = False
     norm: Callable[..., nn.Module] = BatchNorm
@@ -95,15 +98,15 @@ class InvertedResidualNet(nn.Module):
 
     @nn.compact
     def __call__(self, images: jax.Array, widths: Widths | None = None, train: bool = False) -> jax.Array:
-        stem = Group("stem", self._scaled(32))
+        stem, activate = Group("stem", self._scaled(32)), ACTIVATIONS[self.activation]
         stride = 1 if self.small_images else 2
         x = Conv(stem, stride=stride, dtype=self.dtype, name="stem")(FeatureMap.of(images, widths))
-        x = self.norm(name="stem_norm")(x, train).map(self.activation)
+        x = self.norm(name="stem_norm")(x, train).map(activate)
         for number, stage in enumerate(self.stages, 1):
             x = self._stage(x, train, f"stage{number}", stage, small=self.small_images and number == 2)
         tail = Group("tail", self._scaled(1280, at_least=1.0), fixed=self.fixed_tail)
         x = Conv(tail, kernel_size=1, dtype=self.dtype, name="tail")(x)
-        x = self.norm(name="tail_norm")(x, train).map(self.activation)
+        x = self.norm(name="tail_norm")(x, train).map(activate)
         return PoolingHead(self.num_classes, self.dtype, name="head")(x)
 
     def _stage(self, x: FeatureMap, train: bool, name: str, stage: Stage, small: bool) -> FeatureMap:
@@ -117,7 +120,7 @@ class InvertedResidualNet(nn.Module):
                 outer,
                 kernel_size,
                 stride if block == 1 and not small else 1,
-                self.activation,
+                ACTIVATIONS[self.activation],
                 squeeze=None,
                 norm=self.norm,
                 dtype=self.dtype,

@@ -5,9 +5,10 @@ block that expands: 20 in Large, 16 in Small. The first block of Large is a resi
 stem to the first stage. Never narrowed: the hidden widths of the squeeze-excites (as in Joslim's code) and the two
 layers before the classifier.
 
-Differs: Joslim's Large has 21 variables, because its stem is not tied to the first stage. Table 2 marks a
-squeeze-excite after the last convolution of Small; there is none here, as in the network of the known
-2,542,856 parameters. No dropout. The norms' epsilon is the library's 1e-5.
+In Joslim's code Large has a vector of 21 entries, of which 20 live: one serves the stem and the first stage, as here.
+
+Differs: table 2 marks a squeeze-excite after the last convolution of Small; there is none here, as in the network
+of the known 2,542,856 parameters. No dropout. The norms' epsilon is the library's 1e-5.
 """
 
 from __future__ import annotations

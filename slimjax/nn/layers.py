@@ -223,7 +223,9 @@ class BatchNorm(SlimLayer):
       epsilon: added to the variance.
       sync: where a batch is split over devices, statistics are those of the whole batch; false: each
         device normalises with its own, and the mean over the devices is stored.
-      unbiased: store the variance with n / (n - 1), as PyTorch's running variance has it.
+      unbiased: store the variance of n values as their sum of squares over n - 1, as PyTorch's running variance,
+        and so the papers', has it. False: over n, as TensorFlow and Once-for-All have it. The batch itself is
+        normalised by the latter either way.
 
     Raises:
       ValueError: statistics are to be collected outside training, or are missing outside training.
@@ -233,7 +235,7 @@ class BatchNorm(SlimLayer):
 
     epsilon: float = 1e-5
     sync: bool = True
-    unbiased: bool = False
+    unbiased: bool = True
 
     @nn.compact
     def __call__(self, x: FeatureMap, train: bool) -> FeatureMap:

@@ -84,7 +84,8 @@ class Group:
       name: unique in the network.
       channels: the full size of the axis.
       quantum: a uniform width w gives `quantum * round(w * channels / quantum)` channels: the expanded group of
-        an inverted residual is `quantum` times its (rounded) input (US-Net, MobileNetV2).
+        an inverted residual is `quantum` times its (rounded) input (US-Net, MobileNetV2). Under "truncate" every group
+        is rounded on its own, expanded ones too (Joslim).
       fixed: never narrowed (image channels, class logits, US-Net's 1280-channel tail).
       multiple_of: every legal count is a multiple of it: grouped convolutions share channels out equally.
       ratio: entries of this axis for each channel of the group; made by `times`.
@@ -133,7 +134,8 @@ class Group:
 
     def at(self, fractions: float | np.ndarray, rounding: Rounding) -> np.ndarray:
         """Channels at fractions, in (0, 1], of the full size; int64, shaped like them."""
-        quantum = math.lcm(self.quantum, self.multiple_of)
+        own = 1 if rounding.policy == "truncate" else self.quantum
+        quantum = math.lcm(own, self.multiple_of)
         counts = np.minimum(
             self.channels, quantum * rounding.counts(self.channels * np.asarray(fractions) / quantum)
         )

@@ -30,6 +30,22 @@ def peel(points: np.ndarray) -> np.ndarray:
     return ranks[inverse.ravel()]
 
 
+def extended(points: np.ndarray, until: float) -> np.ndarray:
+    """bool [N]: the front, and of the fronts behind it what is dearer than all that was taken before.
+
+    It ends with the front that reaches a cost of `until`, or the last. So a front that ends at cheap subnets goes on in
+    the next one's dear subnets, and its own stretch is not covered twice.
+    """
+    ranks, costs = peel(points), np.asarray(points)[:, 1]
+    taken = np.zeros(len(ranks), bool)
+    for rank in range(ranks.max(initial=-1) + 1):
+        dearest = costs[taken].max(initial=-np.inf)
+        if dearest >= until:
+            break
+        taken |= (ranks == rank) & (costs > dearest)
+    return taken
+
+
 def hypervolume(points: np.ndarray, reference: np.ndarray) -> float:
     """Area that the points dominate below `reference` [2]. Points beyond it on either axis count nothing."""
     loss, cost = staircase(points)

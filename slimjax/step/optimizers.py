@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import functools
+import math
 from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 from slimjax.errors import UserError
@@ -19,18 +22,30 @@ def schedule(
     base: float,
     *,
     steps: int,
-    steps_per_epoch: int,
+    steps_per_epoch: float,
     warmup_steps: int = 0,
     factor: float = 0.98,
+    decay_epochs: float = 1.0,
+    final_fraction: float = 0.0,
     milestones: Sequence[float] = (),
 ) -> optax.Schedule:
-    """Learning rate by update.
+    """Learning rate by update, from 0.
+
+    An epoch is every image once, which need not be a whole number of updates: what happens after an epoch happens
+    at the first update that begins after it, and nothing accumulates.
+
+    Differs: the released slimmable networks' linear decay is one update ahead, base * (1 - (t + 1) / T) instead of
+    base * (1 - t / T): their last update has a rate of 0 (3e-6 of `base`, over 250 epochs of ImageNet).
+    Their warm-up begins at base / n where ours begins at 0, as Joslim's; no shipped recipe of theirs warms up. Their
+    epochs are those of the loader, whose last batch is smaller (`data.pipeline`).
 
     Args:
-      name: "constant"; "linear": to 0 at `steps`, each update (US-Net); "cosine": to 0; "exponential":
-        times `factor` after each epoch (S-MobileNets, 0.98); "multistep": times `factor` at each of
-        `milestones`, in epochs (S-ResNet-50: 0.1 at 30, 60, 90).
+      name: "constant"; "linear": to 0 at `steps`, each update (US-Net); "cosine": half a cosine to 0 at `steps`, each
+        update; "exponential": times `factor` after each `decay_epochs` (S-MobileNets, 0.98 after 1); "multistep": times
+        `factor` at each of `milestones`, in epochs (S-ResNet-50: 0.1 at 30, 60, 90).
+      steps_per_epoch: updates of an epoch, at least one; not rounded.
       warmup_steps: linear from 0 to `base` before it; the decay then spans the remaining steps.
+      final_fraction: the decay ends where the rate is this share of `base`, and stays there (BigNAS: 0.05).
     """
     decay_steps = max(1, steps - warmup_steps)
     if name == "constant":
@@ -40,24 +55,39 @@ def schedule(
     elif name == "cosine":
         decay = optax.cosine_decay_schedule(base, decay_steps)
     elif name == "exponential":
-        decay = optax.exponential_decay(base, steps_per_epoch, factor, staircase=True)
+        period = decay_epochs * steps_per_epoch
+        falls = [math.ceil(k * period) for k in range(1, math.floor(decay_steps / period) + 1)]
+        decay = _staircase(base, factor, falls)
     elif name == "multistep":
-        at = {round(epoch * steps_per_epoch) - warmup_steps: factor for epoch in milestones}
-        decay = optax.piecewise_constant_schedule(base, at)
+        decay = _staircase(
+            base, factor, [math.ceil(epoch * steps_per_epoch) - warmup_steps for epoch in milestones]
+        )
     else:
         raise UserError(f"optimizer.schedule: unknown {name!r}. Known: {', '.join(SCHEDULES)}.")
+    held = lambda step: jnp.maximum(decay(step), final_fraction * base)  # noqa: E731
     if not warmup_steps:
-        return decay
-    return optax.join_schedules([optax.linear_schedule(0.0, base, warmup_steps), decay], [warmup_steps])
+        return held
+    return optax.join_schedules([optax.linear_schedule(0.0, base, warmup_steps), held], [warmup_steps])
 
 
-def decayed(trainable: Tree) -> Tree:
+def _staircase(base: float, factor: float, falls: Sequence[int]) -> optax.Schedule:
+    """`base`, times `factor` from each of the updates `falls` on, which ascend."""
+    at = np.array(falls, np.int32)
+    return lambda step: base * factor ** jnp.searchsorted(at, step, side="right").astype(jnp.float32)
+
+
+def decayed(trainable: Tree, depthwise: bool = False) -> Tree:
     """Mask of the leaves that weight decay applies to: kernels of convolutions and of dense layers.
 
-    Not depthwise kernels, biases, gammas and betas. Source: the Slimmable Networks rule, which selects by
-    shape; by name it is the same rule, except for a stem that reads one-channel images, which decays here.
+    Not biases, gammas and betas. Source: the Slimmable Networks rule, which selects by shape; by name it is the same
+    rule, except for a stem that reads one-channel images, which decays here.
+    Differs: Joslim's code selects by names, which spares betas and biases but decays most gammas, by accident.
+
+    Args:
+      depthwise: depthwise kernels decay too, as in Joslim's code.
     """
-    return jax.tree_util.tree_map_with_path(lambda path, _: path[-1].key == "kernel", trainable)
+    names = ("kernel", "depthwise_kernel") if depthwise else ("kernel",)
+    return jax.tree_util.tree_map_with_path(lambda path, _: path[-1].key in names, trainable)
 
 
 def sgd(
@@ -66,16 +96,18 @@ def sgd(
     momentum: float = 0.9,
     nesterov: bool = True,
     weight_decay: float = 1e-4,
+    decay_depthwise: bool = False,
     clip_norm: float | None = None,
 ) -> optax.GradientTransformation:
     """SGD in PyTorch's order: clip the gradient, add weight decay, momentum, then scale by the rate.
 
     Args:
+      decay_depthwise: see `decayed`.
       clip_norm: largest global norm of the gradient that is summed over subnets; None: no clipping.
     """
     return optax.chain(
         optax.identity() if clip_norm is None else optax.clip_by_global_norm(clip_norm),
-        optax.add_decayed_weights(weight_decay, mask=decayed),
+        optax.add_decayed_weights(weight_decay, mask=functools.partial(decayed, depthwise=decay_depthwise)),
         optax.trace(momentum, nesterov),
         optax.scale_by_learning_rate(learning_rate),
     )

@@ -13,6 +13,7 @@ from slimjax.algorithms import joslim, usnet
 from slimjax.errors import UserError
 from slimjax.experiment import recipes
 from slimjax.experiment.loop import train
+from slimjax.supernet import named
 from slimjax.vectors import WidthVectors
 
 
@@ -149,6 +150,40 @@ def test_residual_streams_never_narrow():
     assert (np.diff(raised) >= 0).all()
     assert not (np.diff(plain) >= 0).all()
     assert (raised >= plain).all()
+
+
+RISING = {
+    "us_mobilenet_v2": {
+        "stage1": 16, "stage2": 10, "stage3": 32, "stage4": 32, "stage5": 40, "stage6": 160, "stage7": 160,
+    },
+    "mobilenet_v3_large": {
+        "stage1": 16, "stage2": 10, "stage3": 40, "stage4": 40, "stage5": 47, "stage6": 160,
+    },
+    "resnet20": {"stage1": 16, "stage2": 16, "stage3": 64},
+}  # fmt: skip
+"""Channels where the fraction is 1 in stages 1, 3 and 6, and .42 elsewhere: int(.42 c), but raised in V2's stages 4
+(26) and 7 (134), V3's stage 4 (33) and ResNet's stage 2 (13)."""
+
+
+@pytest.mark.parametrize("name", RISING)
+def test_streams_rise_as_the_authors_do(name):
+    """A MobileNet's first stage does not raise its second; MobileNet V2's last stage is raised."""
+    net = named(name, rounding="truncate", min_width=0.42)
+    index, want = net.space.index, RISING[name]
+    fractions = np.full(len(index), 0.42)
+    fractions[[index[stage] for stage in ("stage1", "stage3", "stage6") if stage in want]] = 1
+    subnet = WidthVectors(net).subnets(fractions)
+    assert {stage: subnet[index[stage]] for stage in want} == want
+
+
+def test_stem_and_first_stage_may_share_a_fraction():
+    """The authors' MobileNetV2 reads 23 of its 24 entries: the stem's serves the first stage too."""
+    net = named("us_mobilenet_v2", rounding="truncate", min_width=0.42)
+    fractions = np.where(np.arange(24) == net.space.index["stage1"], 0.9, 0.5)
+    shared, own = (WidthVectors(net, share_fractions=share).subnets(fractions) for share in (True, False))
+    assert net.space.to_channels(shared)["stage1"] == 8  # int(.5 * 16), not int(.9 * 16)
+    assert net.space.to_channels(own)["stage1"] == 14
+    assert len(named("mobilenet_v3_large").space) == 20  # where the first block's shortcut ties both
 
 
 def test_joslim_with_proposals_of_one_width_is_usnet():

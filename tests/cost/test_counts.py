@@ -14,7 +14,7 @@ from slimjax.models import autoslim
 from slimjax.models.mobilenet_v3 import LARGE
 from slimjax.nn.layers import Conv, FeatureMap
 from slimjax.nn.widths import Group, Rounding
-from slimjax.supernet import Supernet, make_supernet
+from slimjax.supernet import Supernet, make_supernet, named
 from slimjax.verbs import options
 
 # (network, its options, width, MACs, parameters of convolutions and dense layers, gammas and betas)
@@ -172,6 +172,20 @@ JOSLIM_V3 = [
 ]
 
 
+# Joslim's MobileNetV2, every layer truncated on its own: (width, MACs, parameters, gammas and betas)
+JOSLIM_V2 = [
+    (1.0, 299_494_272, 3_470_760, 34_112),
+    (0.9, 243_634_762, 3_092_716, 30_908),
+    (0.8, 196_969_416, 2_754_426, 27_762),
+    (0.75, 178_145_184, 2_601_744, 26_224),
+    (0.7, 155_228_031, 2_450_382, 24_604),
+    (0.6, 118_379_737, 2_180_587, 21_458),
+    (0.5, 87_779_776, 1_947_112, 18_336),
+    (0.42, 63_905_996, 1_779_446, 15_764),
+    (0.25, 28_398_048, 1_506_864, 10_448),
+]
+
+
 @functools.cache
 def supernet(name: str, **options) -> Supernet:
     """Traced once, however many rows ask for it."""
@@ -243,6 +257,13 @@ def test_mobilenet_v3_costs_what_its_table_adds_up_to(name):
     macs += side**2 * inputs * tail + tail * head + head * 1000
     net = supernet(name)
     assert (side, net.macs(net.space.largest)) == (7, macs)
+
+
+@pytest.mark.parametrize(("width", "macs", "params", "norms"), JOSLIM_V2)
+def test_truncated_mobilenet_v2_costs_what_joslims_does(width, macs, params, norms):
+    net = named("us_mobilenet_v2", rounding="truncate", convention="joslim", min_width=0.25)
+    subnet = net.space.uniform(width)
+    assert (net.macs(subnet), net.params(subnet)) == (macs, params + norms)
 
 
 @pytest.mark.parametrize(("width", "macs", "params", "norms"), JOSLIM_V3)

@@ -9,6 +9,26 @@ import pytest
 
 from helpers.nets import NETS, every_layer, forms, inactive, run, subnet_of, variables_of
 from helpers.trees import assert_trees_close, assert_trees_equal
+from slimjax.supernet import named
+
+
+@pytest.mark.parametrize(
+    ("name", "activation", "count"),
+    [
+        ("us_mobilenet_v1", "relu6", 1 + 13 * 2),
+        ("s_mobilenet_v1", "relu6", 1 + 13 * 2),
+        ("autoslim_mobilenet_v1", "relu6", 1 + 13 * 2),
+        ("us_mobilenet_v2", "relu6", 1 + 1 + 16 * 2 + 1),
+        ("autoslim_mnasnet", "relu6", 1 + 1 + 16 * 2 + 1),
+        ("mnasnet", "relu", 1 + 1 + 16 * 2 + 1),
+        ("s_resnet50", "relu", 1 + 16 * 3),
+        ("s_shufflenet", "relu", 1 + 16 * 2),
+    ],
+)
+def test_activations_are_those_of_the_released_networks(name, activation, count):
+    """After the stem, each convolution of a block but linear ones, and the tail. MNasNet's own paper has ReLU."""
+    names = [op.name for op in named(name).records.ops]
+    assert [name for name in names if name.startswith("relu")] == [activation] * count
 
 
 @pytest.mark.parametrize("train", [True, False], ids=["train", "eval"])

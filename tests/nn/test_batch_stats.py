@@ -70,7 +70,7 @@ def test_stem_statistics_are_those_of_its_activations(net, collect, variables):
     )
     outputs = np.stack([conv(batch["image"]) for batch in data])
     np.testing.assert_allclose(result["mean"], outputs.mean((0, 1, 2, 3)), rtol=1e-4, atol=1e-5)
-    np.testing.assert_allclose(result["var"], outputs.var((1, 2, 3)).mean(0), rtol=1e-4)
+    np.testing.assert_allclose(result["var"], outputs.var((1, 2, 3), ddof=1).mean(0), rtol=1e-4)
 
 
 def test_calibrating_together_equals_calibrating_alone(net, collect):

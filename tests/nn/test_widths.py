@@ -52,6 +52,11 @@ def test_expanded_group_is_a_multiple_of_its_rounded_input():
     assert Group("hidden", 96, quantum=6).at(0.35, Rounding("make_divisible", 8)) == 48
 
 
+def test_truncation_rounds_an_expanded_group_on_its_own():
+    # Joslim: int(.42 * 96) = 40, which is no multiple of 6; six times int(.42 * 16) would be 36.
+    assert Group("hidden", 96, quantum=6).at(0.42, Rounding("truncate")) == 40
+
+
 def test_multiple_of_holds_under_every_rounding():
     group = Group("g", 48, multiple_of=3)
     counts = {

@@ -3,7 +3,6 @@
 import json
 import re
 
-import jax
 import pytest
 
 from helpers.paths import CONFIGS
@@ -11,6 +10,7 @@ from slimjax.bench.table import random_subnets
 from slimjax.cost import latency, units
 from slimjax.errors import UserError
 from slimjax.experiment import build, config_file
+from slimjax.models.mobilenet_v3 import LARGE
 from slimjax.supernet import named
 from slimjax.verbs import cli
 
@@ -87,8 +87,8 @@ def test_published_data_need_not_be_there_to_profile(monkeypatch, tmp_path):
 
 
 def test_options_that_no_file_can_say_are_refused():
-    config = config_file.load(DIGITS, ["--config.model.name=us_mobilenet_v2"])
-    config.model.options = {"activation": jax.nn.relu}
+    config = config_file.load(DIGITS, ["--config.model.name=mobilenet_v3_large"])
+    config.model.options = {"blocks": LARGE}  # rows hold activations
     with pytest.raises(UserError, match=r"config\.model\.options: expected numbers, texts and tuples"):
         build.read_network(config)
 

@@ -37,6 +37,24 @@ def test_front_keeps_all_equal_points():
     assert pareto.front(np.array([[1.0, 2], [1, 2], [1, 3], [2, 1]])).tolist() == [True, True, False, True]
 
 
+def test_an_extended_front_goes_on_in_the_dearer_part_of_the_next():
+    """Front: a, b. Behind it c, d, e, of which only e is dearer than b; behind that f, g: g is dearer than e."""
+    a, b, c, d, e, f, g = (
+        (0.9, 0.1),
+        (0.5, 0.4),
+        (0.95, 0.2),
+        (0.92, 0.35),
+        (0.6, 0.7),
+        (0.93, 0.5),
+        (0.7, 0.95),
+    )
+    points = np.array([a, b, c, d, e, f, g])
+    assert pareto.extended(points, 0.4).tolist() == [True, True, False, False, False, False, False]
+    assert pareto.extended(points, 0.7).tolist() == [True, True, False, False, True, False, False]
+    assert pareto.extended(points, 0.9).tolist() == [True, True, False, False, True, False, True]
+    assert pareto.extended(points[:4], 0.9).tolist() == [True, True, False, False]
+
+
 @settings(max_examples=100, deadline=None)
 @given(POINTS)
 def test_hypervolume_is_the_dominated_share_of_a_grid(points):

@@ -28,6 +28,44 @@ def test_multistep_falls_at_its_milestones():
     np.testing.assert_allclose(rates("multistep", factor=0.1, milestones=(3, 6)), want, rtol=1e-6)
 
 
+def test_epochs_that_are_no_whole_number_of_updates_do_not_accumulate():
+    """10 images in batches of 4 are 2.5 updates: epochs end after 2.5, 5, 7.5 and 10 of them."""
+    schedule = optimizers.schedule("exponential", 1.0, steps=10, steps_per_epoch=2.5, factor=0.5)
+    rates = [float(schedule(step)) for step in range(10)]
+    assert rates == [1.0, 1.0, 1.0, 0.5, 0.5, 0.25, 0.25, 0.25, 0.125, 0.125]
+
+
+def test_imagenet_milestones_are_counted_in_images():
+    """1,281,167 images in batches of 256 are 5,004.56 updates: 30, 60 and 90 epochs end at these."""
+    schedule = optimizers.schedule(
+        "multistep", 1.0, steps=500_456, steps_per_epoch=1_281_167 / 256, factor=0.1, milestones=(30, 60, 90)
+    )
+    rates = [float(schedule(step)) for at in (150_137, 300_274, 450_411) for step in (at - 1, at)]
+    np.testing.assert_allclose(rates, [1, 0.1, 0.1, 0.01, 0.01, 0.001], rtol=1e-6)
+
+
+def test_last_update_of_480_epochs_has_had_479_decays():
+    per_epoch = 1_281_167 / 160
+    schedule = optimizers.schedule("exponential", 1.0, steps=3_843_501, steps_per_epoch=per_epoch)
+    np.testing.assert_allclose(float(schedule(3_843_500)), 0.98**479, rtol=1e-5)
+
+
+def test_exponential_decay_ends_at_a_constant_share():
+    """BigNAS: 1, .25, .0625 after 2 and 4 epochs of one update; then .05 of the base for ever."""
+    schedule = optimizers.schedule(
+        "exponential",
+        2.0,
+        steps=8,
+        steps_per_epoch=1,
+        factor=0.25,
+        decay_epochs=2.0,
+        final_fraction=0.05,
+    )
+    np.testing.assert_allclose(
+        [float(schedule(t)) for t in range(8)], [2, 2, 0.5, 0.5, 0.125, 0.125, 0.1, 0.1]
+    )
+
+
 def test_cosine_is_half_way_down_in_the_middle():
     assert rates("cosine")[50] == pytest.approx(0.25)
 
@@ -49,6 +87,23 @@ def test_weight_decay_spares_depthwise_norms_and_biases():
     by_shape = {p for p, s in shapes.items() if len(s) == 2 or (len(s) == 4 and s[2] != 1)}
     assert kernels == by_shape
     assert len(kernels) < len(flat)
+
+
+def test_depthwise_kernels_decay_where_joslims_do():
+    kernels = {
+        "conv": {"kernel": 2.0},
+        "depth": {"depthwise_kernel": 2.0},
+        "norm": {"scale": 2.0, "bias": 2.0},
+    }
+    options = {"momentum": 0.0, "nesterov": False, "weight_decay": 0.25}
+    for decays, left in ((False, 2.0), (True, 1.5)):
+        optimizer = optimizers.sgd(lambda step: 1.0, decay_depthwise=decays, **options)
+        still = jax.tree.map(jnp.zeros_like, kernels)
+        updates, _ = optimizer.update(still, optimizer.init(kernels), kernels)
+        moved = jax.tree.map(lambda w, u: float(w + u), kernels, updates)
+        assert moved["conv"]["kernel"] == 1.5
+        assert moved["depth"]["depthwise_kernel"] == left
+        assert moved["norm"] == {"scale": 2.0, "bias": 2.0}
 
 
 @pytest.mark.parametrize("nesterov", [True, False])
