@@ -29,13 +29,14 @@ def snet(
     architectures: Sequence[str] = (),
     private_affine: bool = True,
     private_stats: bool = True,
+    private_tail: bool = False,
     inplace_distillation: bool = False,
 ) -> Algorithm:
     """Every switch in every step, widest first, hard labels for all, gradients summed, one update.
 
     Paper: section 3.3 (switchable batch normalisation), algorithm 1.
     Differs: gammas, betas and statistics of a switch are stored at full size and used in leading slices,
-    where the authors allocate each at its own size; the values that are used are the same.
+    where the authors allocate each at its own size. What is used has the same size and begins with the same values.
     Reduces to: independent training of one width, when `widths` has one entry.
 
     Args:
@@ -44,6 +45,9 @@ def snet(
       private_affine: each switch has gammas and betas of its own.
       private_stats: each switch has running statistics of its own. With both false this is the naive shared
         batch norm, whose test accuracy collapses: every switch writes to the same statistics in turn.
+      private_tail: also of norms whose channels are never narrowed, as the paper's text has it. False, as the released
+        S-MobileNetV2 has its last 1280 channels: one norm, of which all switches train the gammas and betas and write
+        the statistics in turn. Calibration gives each its own statistics there too.
       inplace_distillation: switches below the widest learn from its detached softmax.
     """
     switches = _switch_subnets(engine, widths, architectures)
@@ -65,7 +69,7 @@ def snet(
 
     return Algorithm(
         slots=slots,
-        init=lambda seed: engine.init(seed, slots),
+        init=lambda seed: engine.init(seed, slots, shares_fixed=not private_tail),
         propose=lambda arrays, step: nothing,
         step=ComposedStep(engine, slots),
         choose=choose,

@@ -31,9 +31,7 @@ def evaluate(
     with Progress(len(chosen), "evaluate", noun="subnet", enabled=_leads() and not quiet) as progress:
         for name, choice in chosen.items():
             after = test(experiment, state, choice, stats[name])
-            before = (
-                test(experiment, state, choice, state.batch_stats[choice.stats]) if choice.stats else None
-            )
+            before = test(experiment, state, choice, state.statistics(choice.stats)) if choice.stats else None
             rows.append(_row(experiment, name, choice, after, before))
             progress.advance()
     return sorted(rows, key=lambda row: row["macs"])

@@ -259,6 +259,12 @@ def residual_streams(records: Records) -> tuple[Group, ...]:
     return tuple(dict.fromkeys(op.group for op in records.ops if op.name == "add"))
 
 
+def fixed_norms(records: Records) -> tuple[tuple[str, ...], ...]:
+    """Paths of the norms whose channels are never narrowed: every switch of a network has all of them."""
+    norms = (r for r in records if any(array.collection == "affine" for array in r.arrays))
+    return tuple(record.path for record in norms if record.in_group.fixed)
+
+
 def _check_groups(layers: Sequence[LayerRecord]) -> None:
     seen: dict[str, Group] = {}
     for record in layers:

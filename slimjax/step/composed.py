@@ -24,7 +24,7 @@ from slimjax.step.forms import Channels, Form, Forms
 from slimjax.step.gradient import Inputs, Outputs
 from slimjax.step.programs import Call, ProgramCounts, Programs, outputs
 from slimjax.step.slots import Batch, Metrics, Slot
-from slimjax.step.state import TrainState, Tree, Weights
+from slimjax.step.state import COMMON, TrainState, Tree, Weights, joined, picked
 from slimjax.step.update import Sums, prepare_program, update_program
 
 Run = Callable[[Call], Tree]
@@ -117,9 +117,10 @@ class ComposedStep:
         sums, teacher = Sums({"params": None, "affine": {}}, dict(state.batch_stats), {}), None
         for slot in self.slots:
             subnet: Channels = next(rows) if slot.subnet is None else slot.subnet
-            own = sums.stats[slot.stats] if slot.stats else None
-            inputs = Inputs(state.weights(slot.affine), own, images, batch["label"], teacher)
-            total = Weights(sums.gradients["params"], sums.gradients["affine"].get(slot.affine))
+            stats = joined(sums.stats[slot.stats], sums.stats.get(COMMON)) if slot.stats else None
+            inputs = Inputs(state.weights(slot.affine), stats, images, batch["label"], teacher)
+            affine = sums.gradients["affine"]
+            total = Weights(sums.gradients["params"], affine.get(slot.affine), affine.get(COMMON))
             form = self.forms.of(slot, subnet)
             call = self._call(slot, form, subnet, inputs, total)
             if slot.lasting and not form.masked and not is_ready(call):
@@ -150,7 +151,11 @@ class ComposedStep:
 
 def _note(sums: Sums, slot: Slot, result: Outputs) -> None:
     """Puts a slot's result where the next slots and the update find it."""
-    sums.gradients["params"], sums.gradients["affine"][slot.affine] = result.total
+    params, affine, common = result.total
+    sums.gradients["params"], sums.gradients["affine"][slot.affine] = params, affine
+    if common is not None:
+        sums.gradients["affine"][COMMON] = common
     sums.metrics[slot.name] = result.metrics
-    if slot.stats:
-        sums.stats[slot.stats] = result.stats
+    for name in (slot.stats, COMMON) if slot.stats else ():
+        if name in sums.stats:
+            sums.stats[name] = picked(result.stats, sums.stats[name])

@@ -15,7 +15,7 @@ import jax
 import optax
 from jax.sharding import Mesh
 
-from slimjax.nn import batch_stats, losses
+from slimjax.nn import batch_stats, losses, trace
 from slimjax.nn.batch_stats import Collection
 from slimjax.nn.space import Subnet
 from slimjax.step import state
@@ -65,11 +65,15 @@ class Engine:
         """Of the devices: "cpu", "gpu" or "tpu"."""
         return str(self.mesh.devices.flat[0].platform)
 
-    def init(self, seed: int, slots: Sequence[Slot], algorithm: Tree = None) -> TrainState:
+    def init(
+        self, seed: int, slots: Sequence[Slot], algorithm: Tree = None, *, shares_fixed: bool = False
+    ) -> TrainState:
         """A fresh state with every affine set and statistics collection that the slots name.
 
         Args:
           algorithm: the algorithm's own arrays.
+          shares_fixed: all slots have the norms of groups that are never narrowed in common (`state.COMMON`), even
+            where they have gammas, betas or statistics of their own.
         """
         return state.create(
             self.net.model,
@@ -78,6 +82,7 @@ class Engine:
             seed=seed,
             affine=tuple(dict.fromkeys(slot.affine for slot in slots)),
             stats=tuple(dict.fromkeys(slot.stats for slot in slots if slot.stats)),
+            common=trace.fixed_norms(self.net.records) if shares_fixed else (),
             average=self.average_decay is not None,
             algorithm=algorithm,
         )

@@ -17,7 +17,6 @@ import numpy as np
 
 from slimjax.nn import batch_stats, losses
 from slimjax.nn.batch_stats import Collection
-from slimjax.nn.layers import merge_variables
 from slimjax.nn.widths import Widths
 from slimjax.sharding import DATA, REPLICATED, SHARDED
 from slimjax.step.engine import Engine
@@ -169,7 +168,7 @@ def _forward(
     engine: Engine, widths: Widths, stats: Collection | None, weights: Weights, images: jax.Array
 ) -> tuple[jax.Array, Collection | None]:
     """Logits [b, K] in training mode, and the batch's statistics if they are wanted."""
-    variables = merge_variables(weights.params, weights.affine, stats)
+    variables = weights.variables(stats)
     mutable = [] if stats is None else ["batch_stats"]
     logits, new = engine.net.model.apply(variables, images, widths, train=True, mutable=mutable)
     return logits, new.get("batch_stats")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -11,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from flax import linen as nn
-from flax import struct
+from flax import struct, traverse_util
 from jax.sharding import Mesh
 
 from slimjax import sharding
@@ -21,14 +22,29 @@ Tree = Any
 """A pytree of arrays."""
 
 SHARED = "shared"
-"""Name of the gamma and beta, or of the statistics, that several subnets use in common."""
+"""Name of the gammas and betas, or of the statistics, that all subnets use."""
+
+COMMON = "common"
+"""Name of the part of them that switches have in common, where each has the rest for itself: see `create`."""
+
+Paths = Sequence[tuple[str, ...]]
+"""Modules of a network, as paths of names."""
 
 
 class Weights(NamedTuple):
-    """What one subnet's loss is differentiated by: the shared kernels and biases, and its gammas and betas."""
+    """What one subnet's loss is differentiated by: the kernels and biases, and its gammas and betas.
+
+    Args:
+      common: the gammas and betas that are not its own but those of all switches; None: all are in `affine`.
+    """
 
     params: Tree
     affine: Tree
+    common: Tree = None
+
+    def variables(self, stats: Tree = None) -> dict[str, Tree]:
+        """Collections of one forward pass."""
+        return dict(merge_variables(self.params, joined(self.affine, self.common), stats))
 
 
 @struct.dataclass
@@ -38,8 +54,8 @@ class TrainState:
     Args:
       step: int32 scalar, updates done.
       params: kernels and biases, shared by every subnet.
-      affine: norm gammas and betas by name: `{"shared": ...}`, or one entry per switch (S-Net).
-      batch_stats: running statistics by name of the subnet that owns them.
+      affine: norm gammas and betas by name: `{"shared": ...}`, or one entry per switch (S-Net) and perhaps "common".
+      batch_stats: running statistics by name of the subnet that owns them, and perhaps "common".
       opt_state: the optimiser's.
       average: exponential moving average of {"params", "affine"}, or None.
       key: uint32 raw key of the run; step keys are folded from it, so it never changes.
@@ -62,13 +78,17 @@ class TrainState:
 
     def weights(self, affine: str = SHARED) -> Weights:
         """What a subnet trains."""
-        return Weights(self.params, self.affine[affine])
+        return Weights(self.params, self.affine[affine], self.affine.get(COMMON))
+
+    def statistics(self, name: str) -> Tree:
+        """The whole running statistics of that name."""
+        return joined(self.batch_stats[name], self.batch_stats.get(COMMON))
 
     def variables(self, affine: str = SHARED, stats: str | None = None) -> dict[str, Tree]:
         """Collections of one forward pass; taken from the moving average where there is one."""
         source = self.average or self.trainable
-        chosen = None if stats is None else self.batch_stats[stats]
-        return dict(merge_variables(source["params"], source["affine"][affine], chosen))
+        weights = Weights(source["params"], source["affine"][affine], source["affine"].get(COMMON))
+        return weights.variables(None if stats is None else self.statistics(stats))
 
 
 def create(
@@ -79,22 +99,53 @@ def create(
     seed: int,
     affine: tuple[str, ...] = (SHARED,),
     stats: tuple[str, ...] = (),
+    common: Paths = (),
     average: bool = False,
     algorithm: Tree = None,
 ) -> TrainState:
-    """A fresh state; every named affine set and statistics collection starts as a copy of the initial one."""
+    """A fresh state; every named affine set and statistics collection starts as a copy of the initial one.
+
+    Args:
+      common: norms that all switches have in common: sets and collections that are named for one subnet lack them,
+        and one more of each, `COMMON`, holds them. None where all names are `SHARED`.
+    """
     init_key, run_key = jax.random.split(jax.random.key(seed))
     variables = _initial(model, tuple(image_shape), init_key)
-    trainable = {"params": variables["params"], "affine": {n: _copy(variables["affine"]) for n in affine}}
+    trainable = {"params": variables["params"], "affine": _named(variables["affine"], affine, common)}
     return TrainState(
         step=jnp.zeros((), jnp.int32),
         **trainable,
-        batch_stats={name: _copy(variables["batch_stats"]) for name in stats},
+        batch_stats=_named(variables["batch_stats"], stats, common),
         opt_state=optimizer.init(trainable),
         average=_copy(trainable) if average else None,
         key=jax.random.key_data(run_key),
         algorithm={} if algorithm is None else algorithm,
     )
+
+
+def joined(own: Tree, common: Tree | None) -> Tree:
+    """One tree of dicts that has the leaves of both."""
+    if common is None:
+        return own
+    leaves = traverse_util.flatten_dict(own) | traverse_util.flatten_dict(common)
+    return traverse_util.unflatten_dict(leaves)
+
+
+def picked(tree: Tree, like: Tree) -> Tree:
+    """The leaves of a tree of dicts that another one has too, such as what `joined` made the tree from."""
+    leaves = traverse_util.flatten_dict(tree)
+    return traverse_util.unflatten_dict({path: leaves[path] for path in traverse_util.flatten_dict(like)})
+
+
+def _named(tree: Tree, names: tuple[str, ...], common: Paths) -> dict[str, Tree]:
+    """Copies of a tree of norms by name; the norms in `common` once for all names, unless there is only `SHARED`."""
+    leaves = traverse_util.flatten_dict(tree)
+    everywhere = {path: leaf for path, leaf in leaves.items() if path[:-1] in common}
+    if not everywhere or set(names) <= {SHARED}:
+        return {name: _copy(tree) for name in names}
+    own = {path: leaf for path, leaf in leaves.items() if path not in everywhere}
+    parts = dict.fromkeys(names, own) | {COMMON: everywhere}
+    return {name: _copy(traverse_util.unflatten_dict(part)) for name, part in parts.items()}
 
 
 def place(mesh: Mesh, state: TrainState) -> TrainState:

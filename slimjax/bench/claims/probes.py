@@ -49,7 +49,7 @@ def _switches(experiment: Experiment, state: TrainState, last: Mapping[str, floa
     result = {}
     for name, choice in experiment.algorithm.choose(state, None).items():
         assert choice.stats is not None
-        score = measure.test(experiment, state, choice, state.batch_stats[choice.stats])
+        score = measure.test(experiment, state, choice, state.statistics(choice.stats))
         result[name] = {**score, "train_top1": last[f"{name}/top1"]}
     return result
 
