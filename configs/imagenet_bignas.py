@@ -1,8 +1,11 @@
-"""BigNAS on ImageNet: MobileNet V2 or V3 Large or ResNet-18 at any channels from 0.42 to 1, searched afterwards.
+r"""BigNAS on ImageNet: MobileNet V2 or V3 Large or ResNet-18 at any channels from 0.42 to 1, searched afterwards.
 
 Paper: Yu et al., BigNAS: Scaling Up Neural Architecture Search with Big Single-Stage Models, ECCV 2020
-  (method only: channels, no kernels or depths; the settings are Joslim's, whose TwoStage baseline this is).
+  (channels only, no kernels, depths or resolutions; the other settings are Joslim's).
 Command: slimjax train --config configs/imagenet_bignas.py:model=us_mobilenet_v2 --workdir runs/imagenet_bignas
+With Joslim's settings, as its TwoStage baseline: add --config.optimizer.schedule=linear \
+  --config.optimizer.factor=0.98 --config.optimizer.decay_epochs=1 --config.optimizer.final_fraction=0 \
+  --config.algorithm.dropout=0 --config.algorithm.zero_last_gammas=false
 Then: slimjax search --workdir runs/imagenet_bignas --trials 1000 --budget 'macs<=0.3' 'macs<=0.5' 'macs<=0.75'
 Hardware: 8 accelerators, or any number that divides 1,024.
 Expected: no numbers are published for these settings; not run here yet.
@@ -20,4 +23,5 @@ Model = Literal["us_mobilenet_v2", "mobilenet_v3_large", "resnet18"]
 def get_config(model: Model = "us_mobilenet_v2") -> ConfigDict:
     config = recipes.imagenet_joslim(model)
     config.algorithm = recipes.algorithm("bignas")
+    recipes.bignas_schedule(config)
     return config

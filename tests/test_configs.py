@@ -233,8 +233,8 @@ SAME_AS_JOSLIM = [
 
 @pytest.mark.parametrize(("ours", "joslim"), SAME_AS_JOSLIM)
 def test_what_is_compared_with_joslim_differs_in_the_algorithm_only(ours, joslim):
-    """US-Nets on CIFAR with the overrides that their headers give."""
-    line = re.search(r"^With Joslim's settings.*$", header(file(ours)), re.MULTILINE)
+    """US-Nets on CIFAR and BigNAS with the overrides that their headers give."""
+    line = re.search(r"^With Joslim's settings(?:.*\\\n)*.*$", header(file(ours)), re.MULTILINE)
     one = flat(load(ours, *re.findall(r"--config\.(\S+)", line[0] if line else "")))
     other = flat(load(joslim))
     assert one["algorithm.name"] != other["algorithm.name"]

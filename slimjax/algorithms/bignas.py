@@ -22,19 +22,26 @@ def bignas(
     sample_max: bool = True,
     sample_min: bool = True,
     student_target: str = "teacher",
+    dropout: float = 0.2,
+    zero_last_gammas: bool = True,
     nondecreasing: bool = True,
     sampling_seed: int = 1995,
 ) -> Algorithm:
     """Sandwich rule on max, min and n - 2 subnets whose groups each have a random width (`sandwich`).
 
-    Each group's fraction is drawn afresh, uniformly over the space's range. `slimjax search` then finds subnets
-    for budgets; they are calibrated, not trained again.
+    Each group's fraction is drawn afresh, uniformly over the space's range. `slimjax search --method coarse_to_fine`
+    then finds subnets for budgets, as the paper does; they are calibrated, not trained again.
 
-    Paper: section 3.1 (sandwich rule, in-place distillation).
-    Differs: channels only, no kernel sizes, depths or resolutions; so no drop-connect, and the last gammas of
-    residual blocks do not start at zero. All subnets learn from the same augmented images.
+    Paper: section 3.1: sandwich rule; in-place distillation; residual branches that begin at zero; regularisation of
+    the largest network only. The last takes no more than `dropout`: the others learn from no smoothed label, and weight
+    decay is added once an update, whatever the number of subnets. The decay of the rate that ends at a constant is the
+    schedule's (`recipes.bignas_schedule`).
+    Differs: channels only: no kernel sizes and depths, and no resolutions, as all images of a run have one size; so
+    no block is skipped (drop-connect) and no resolution drawn. No shortcuts are added between stages.
+    Reduces to: Joslim's TwoStage baseline, with no dropout and gammas that begin at 1.
 
     Args:
+      dropout: of the largest network. 0.2 is what its re-implementations use.
       nondecreasing: see `vectors.WidthVectors`.
     """
     vectors = WidthVectors(engine.net, nondecreasing=nondecreasing)
@@ -49,5 +56,7 @@ def bignas(
         sample_max=sample_max,
         sample_min=sample_min,
         student_target=student_target,
+        dropout=dropout,
+        zero_last_gammas=zero_last_gammas,
         sampling_seed=sampling_seed,
     )

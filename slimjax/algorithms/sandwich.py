@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from slimjax.algorithms.base import Algorithm, Chosen
-from slimjax.checks import check, integer, one_of
+from slimjax.checks import check, integer, number, one_of
 from slimjax.errors import BadValue
 from slimjax.nn.space import Space, Subnet
 from slimjax.nn.widths import width_name
@@ -33,6 +33,8 @@ def sandwich(
     sample_min: bool,
     student_target: str,
     sampling_seed: int,
+    dropout: float = 0.0,
+    zero_last_gammas: bool = False,
 ) -> Algorithm:
     """Max, min and n - 2 drawn subnets a step; gradients summed; one update.
 
@@ -44,13 +46,16 @@ def sandwich(
       num_subnets: n, the subnets of a step, max and min counted.
       sample_max, sample_min: whether the largest and smallest are always among them (ablations).
       student_target: "teacher", "labels", or "both" (their sum) for all but the largest.
+      dropout: of the classifier's input, in the largest network only, which alone sees the labels.
+      zero_last_gammas: see `engine.Engine.init`.
       sampling_seed: the proposals are a function of it and the step.
     """
     space = engine.net.space
     random_count = num_subnets - sample_max - (sample_min and num_subnets > 1)
     _check(num_subnets, random_count, sample_max, student_target)
     check("sampling_seed", sampling_seed, integer(0))
-    slots = _slots(space, random_count, sample_max, sample_min and num_subnets > 1, student_target)
+    check("dropout", dropout, number(0, 0.99))
+    slots = _slots(space, random_count, sample_max, sample_min and num_subnets > 1, student_target, dropout)
 
     def propose(arrays: Any, step: int) -> np.ndarray:
         del arrays
@@ -69,15 +74,18 @@ def sandwich(
     sample = np.concatenate([propose({}, step) for step in range(SAMPLED_STEPS)])
     return Algorithm(
         slots=slots,
-        init=lambda seed: engine.init(seed, slots),
+        init=lambda seed: engine.init(seed, slots, zero_last_gammas=zero_last_gammas),
         propose=propose,
         step=ComposedStep(engine, slots, sample),
         choose=choose,
     )
 
 
-def _slots(space: Space, randoms: int, largest: bool, smallest: bool, target: str) -> tuple[Slot, ...]:
-    slots = [Slot("max", tuple(space.largest.tolist()), stats="max")] if largest else []
+def _slots(
+    space: Space, randoms: int, largest: bool, smallest: bool, target: str, dropout: float
+) -> tuple[Slot, ...]:
+    full = tuple(space.largest.tolist())
+    slots = [Slot("max", full, stats="max", dropout=dropout)] if largest else []
     if smallest:
         slots.append(Slot("min", tuple(space.smallest.tolist()), stats="min", target=target))
     slots += [Slot(f"random{i}", target=target) for i in range(1, randoms + 1)]

@@ -65,25 +65,29 @@ def default_config() -> ConfigDict:
                 "checkpoint_every": 200,
                 "keep_checkpoints": 3,
             },
-            "optimizer": {
-                "learning_rate": 0.1,
-                "schedule": "linear",
-                "warmup_epochs": 0.0,
-                "factor": 0.98,
-                "decay_epochs": 1.0,
-                "final_fraction": 0.0,
-                "milestones": (),
-                "momentum": 0.9,
-                "nesterov": True,
-                "weight_decay": 1e-4,
-                "decay_depthwise": False,
-                "clip_norm": config_dict.placeholder(float),
-            },
+            "optimizer": _optimizer(),
             "scoring": {"images": 128, "split": "holdout"},  # what searches score subnets on
             "calibration": {"images": 1024, "batch_size": 128},
             "evaluation": {"widths": (), "split": "test", "batch_size": 256},
         }
     )
+
+
+def _optimizer() -> dict[str, Any]:
+    return {
+        "learning_rate": 0.1,
+        "schedule": "linear",
+        "warmup_epochs": 0.0,
+        "factor": 0.98,
+        "decay_epochs": 1.0,
+        "final_fraction": 0.0,
+        "milestones": (),
+        "momentum": 0.9,
+        "nesterov": True,
+        "weight_decay": 1e-4,
+        "decay_depthwise": False,
+        "clip_norm": config_dict.placeholder(float),
+    }
 
 
 LOOKUPS: Mapping[str, Callable[[str], Any]] = MappingProxyType(

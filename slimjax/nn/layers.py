@@ -333,6 +333,8 @@ class PoolingHead(nn.Module):
         if self.hidden:
             head = Group("head", self.hidden, fixed=True)
             x = Dense(head, dtype=self.dtype, name="hidden")(x).map(self.activation)
+        if x.widths.dropout is not None:
+            x = x.map(x.widths.dropout)
         classes = Group("logits", self.num_classes, fixed=True)
         logits = Dense(classes, dtype=self.dtype, name="classifier")(x)
         return logits.value.astype(_wide(logits.value.dtype))

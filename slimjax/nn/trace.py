@@ -261,8 +261,25 @@ def residual_streams(records: Records) -> tuple[Group, ...]:
 
 def fixed_norms(records: Records) -> tuple[tuple[str, ...], ...]:
     """Paths of the norms whose channels are never narrowed: every switch of a network has all of them."""
-    norms = (r for r in records if any(array.collection == "affine" for array in r.arrays))
-    return tuple(record.path for record in norms if record.in_group.fixed)
+    return tuple(record.path for record in records if _is_norm(record) and record.in_group.fixed)
+
+
+def last_norms(records: Records) -> tuple[tuple[str, ...], ...]:
+    """Paths of the norms that end a residual branch. Of two norms that are added, a shortcut's has less before it."""
+    depth: list[int] = []
+    found = []
+    for op in records.ops:
+        depth.append(1 + max((depth[i] for i in op.inputs), default=0))
+        if op.name != "add":
+            continue
+        layers = [(depth[i], records.ops[i].layer) for i in op.inputs]
+        norms = [(d, layer.path) for d, layer in layers if layer is not None and _is_norm(layer)]
+        found += [path for d, path in norms if d == max(norms)[0]]
+    return tuple(found)
+
+
+def _is_norm(record: LayerRecord) -> bool:
+    return any(array.collection == "affine" for array in record.arrays)
 
 
 def _check_groups(layers: Sequence[LayerRecord]) -> None:

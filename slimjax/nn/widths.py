@@ -162,7 +162,29 @@ class Width:
         return None if self.active is None else jnp.arange(self.size) < self.active
 
 
-@functools.partial(jax.tree_util.register_dataclass, data_fields=["groups"], meta_fields=["batch_axis"])
+@functools.partial(jax.tree_util.register_dataclass, data_fields=["keys"], meta_fields=["rate"])
+@dataclasses.dataclass(frozen=True)
+class Dropout:
+    """Dropout of the classifier's input. Every image has a key of its own, however a batch is shared out.
+
+    Args:
+      rate: probability with which an entry is set to zero; the others are divided by what is left of 1.
+      keys: uint32 [B, ...], raw keys.
+    """
+
+    rate: float
+    keys: jax.Array
+
+    def __call__(self, value: jax.Array) -> jax.Array:
+        """[B, C] to [B, C]."""
+        draw = functools.partial(jax.random.bernoulli, p=1 - self.rate, shape=value.shape[1:])
+        kept = jax.vmap(lambda key: draw(jax.random.wrap_key_data(key)))(self.keys)
+        return jnp.where(kept, value / (1 - self.rate), jnp.zeros((), value.dtype))
+
+
+@functools.partial(
+    jax.tree_util.register_dataclass, data_fields=["groups", "dropout"], meta_fields=["batch_axis"]
+)
 @dataclasses.dataclass(frozen=True)
 class Widths(Mapping[str, Width]):
     """Group name to `Width`: what a network is called with. A group that is missing runs at its full size.
@@ -170,10 +192,12 @@ class Widths(Mapping[str, Width]):
     Args:
       batch_axis: the mesh axis over which a batch is split, if the network runs on one device's part of it
         (inside `jax.shard_map`); None: it sees the whole batch.
+      dropout: what `layers.PoolingHead` does to the classifier's input; None: nothing.
     """
 
     groups: Mapping[str, Width] = dataclasses.field(default_factory=dict)
     batch_axis: str | None = None
+    dropout: Dropout | None = None
 
     def __getitem__(self, name: str) -> Width:
         return self.groups[name]

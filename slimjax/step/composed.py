@@ -119,6 +119,8 @@ class ComposedStep:
             subnet: Channels = next(rows) if slot.subnet is None else slot.subnet
             stats = joined(sums.stats[slot.stats], sums.stats.get(COMMON)) if slot.stats else None
             inputs = Inputs(state.weights(slot.affine), stats, images, batch["label"], teacher)
+            if slot.dropout:
+                inputs = inputs._replace(seed=(state.key, state.step))
             affine = sums.gradients["affine"]
             total = Weights(sums.gradients["params"], affine.get(slot.affine), affine.get(COMMON))
             form = self.forms.of(slot, subnet)
@@ -139,8 +141,8 @@ class ComposedStep:
             inputs = inputs._replace(active=np.asarray(subnet, np.int32))
         # Programs differ by form and target, and by which of their arguments are there.
         absent = tuple(part is None for part in (inputs.stats, *total, inputs.teacher))
-        make = functools.partial(gradient.program, self.engine, form, slot.target)
-        return Call((form, slot.target, absent), make, (inputs, total))
+        make = functools.partial(gradient.program, self.engine, form, slot.target, slot.dropout)
+        return Call((form, slot.target, slot.dropout, absent), make, (inputs, total))
 
     def _is_compiled(self, call: Call) -> bool:
         """Whether a lasting subnet can run sliced now. All processes run the same programs, so all must agree."""

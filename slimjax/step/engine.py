@@ -66,7 +66,13 @@ class Engine:
         return str(self.mesh.devices.flat[0].platform)
 
     def init(
-        self, seed: int, slots: Sequence[Slot], algorithm: Tree = None, *, shares_fixed: bool = False
+        self,
+        seed: int,
+        slots: Sequence[Slot],
+        algorithm: Tree = None,
+        *,
+        shares_fixed: bool = False,
+        zero_last_gammas: bool = False,
     ) -> TrainState:
         """A fresh state with every affine set and statistics collection that the slots name.
 
@@ -74,6 +80,8 @@ class Engine:
           algorithm: the algorithm's own arrays.
           shares_fixed: all slots have the norms of groups that are never narrowed in common (`state.COMMON`), even
             where they have gammas, betas or statistics of their own.
+          zero_last_gammas: the gammas of the last norm of every residual branch begin at 0 instead of 1, so that each
+            block begins as its shortcut.
         """
         return state.create(
             self.net.model,
@@ -83,6 +91,7 @@ class Engine:
             affine=tuple(dict.fromkeys(slot.affine for slot in slots)),
             stats=tuple(dict.fromkeys(slot.stats for slot in slots if slot.stats)),
             common=trace.fixed_norms(self.net.records) if shares_fixed else (),
+            zeroed=trace.last_norms(self.net.records) if zero_last_gammas else (),
             average=self.average_decay is not None,
             algorithm=algorithm,
         )

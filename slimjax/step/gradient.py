@@ -7,6 +7,7 @@ Letters: B images, b images of one device or micro-batch, K classes, G axes, D d
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from collections.abc import Callable
 from typing import NamedTuple
@@ -17,12 +18,15 @@ import numpy as np
 
 from slimjax.nn import batch_stats, losses
 from slimjax.nn.batch_stats import Collection
-from slimjax.nn.widths import Widths
+from slimjax.nn.widths import Dropout, Widths
 from slimjax.sharding import DATA, REPLICATED, SHARDED
 from slimjax.step.engine import Engine
 from slimjax.step.forms import Form
 from slimjax.step.slots import Metrics
 from slimjax.step.state import Tree, Weights
+
+DROPOUT_STREAM = 2**31 - 1
+"""Keeps what is dropped apart from the step's augmentation, whose keys come from the same one and count from 0."""
 
 
 class Inputs(NamedTuple):
@@ -34,6 +38,7 @@ class Inputs(NamedTuple):
       images: float32 [B, H, W, C]; labels: int32 [B].
       teacher: the first slot's softmax [B, K]; None in the first slot.
       active: int32 [G] active channels within the form's sizes; None: all are.
+      seed: the run's raw key and the step, from which images draw what is dropped; None: nothing is.
     """
 
     weights: Weights
@@ -42,6 +47,7 @@ class Inputs(NamedTuple):
     labels: jax.Array
     teacher: jax.Array | None
     active: jax.Array | np.ndarray | None = None
+    seed: tuple[jax.Array, jax.Array] | None = None
 
 
 class Outputs(NamedTuple):
@@ -61,11 +67,16 @@ class Outputs(NamedTuple):
 
 
 class Rows(NamedTuple):
-    """The part of the inputs that devices and micro-batches share out."""
+    """The part of the inputs that devices and micro-batches share out.
+
+    Args:
+      keys: raw keys [b, ...], one for each image; None where nothing is random.
+    """
 
     images: jax.Array
     labels: jax.Array
     teacher: jax.Array | None
+    keys: jax.Array | None = None
 
 
 class Part(NamedTuple):
@@ -77,31 +88,42 @@ class Part(NamedTuple):
     metrics: Metrics
 
 
-def program(engine: Engine, form: Form, target: str) -> jax.stages.Wrapped:
+def program(engine: Engine, form: Form, target: str, dropout: float = 0.0) -> jax.stages.Wrapped:
     """The jitted `(inputs, total) -> outputs` of a form and target; `total` is donated.
 
     Each device adds its own gradient to its own accumulator, without communication. With global statistics, the norms'
     means and variances are the only things that devices exchange.
 
     Args:
-      target: what the slot learns from (`slots.Slot`).
+      target, dropout: what the slot learns from, and what it drops (`slots.Slot`).
     """
-    local = functools.partial(_on_device, engine, form, target)
-    inputs = Inputs._make([REPLICATED, REPLICATED, SHARDED, SHARDED, SHARDED, REPLICATED])
+    local = functools.partial(_on_device, engine, form, target, dropout)
+    inputs = Inputs._make([REPLICATED, REPLICATED, SHARDED, SHARDED, SHARDED, REPLICATED, REPLICATED])
     outputs = Outputs._make([SHARDED, REPLICATED, SHARDED, SHARDED])
     mapped = jax.shard_map(local, mesh=engine.mesh, in_specs=(inputs, SHARDED), out_specs=outputs)
     return jax.jit(mapped, donate_argnums=1)
 
 
-def _on_device(engine: Engine, form: Form, target: str, inputs: Inputs, total: Weights) -> Outputs:
+def _on_device(
+    engine: Engine, form: Form, target: str, dropout: float, inputs: Inputs, total: Weights
+) -> Outputs:
     """One device's part. `total` has None for what no slot of this step has begun yet."""
     weights = jax.lax.pcast(inputs.weights, DATA, to="varying")
     widths = engine.net.space.widths(form.sizes, inputs.active, batch_axis=DATA)
-    gradient = functools.partial(_part, engine, widths, target, weights)
-    rows = Rows(inputs.images, inputs.labels, inputs.teacher)
+    gradient = functools.partial(_part, engine, widths, target, dropout, weights)
+    keys = None if inputs.seed is None else _keys(inputs.seed, len(inputs.labels))
+    rows = Rows(inputs.images, inputs.labels, inputs.teacher, keys)
     part = _over_micro_batches(gradient, rows, inputs.stats, engine)
     added = Weights(*(_added(*pair) for pair in zip(total, part.gradient, strict=True)))
     return Outputs(added, part.stats, part.softmax, jax.tree.map(lambda m: m[None], part.metrics))
+
+
+def _keys(seed: tuple[jax.Array, jax.Array], count: int) -> jax.Array:
+    """A raw key for each of this device's images, a function of the step and the image's place in the whole batch."""
+    raw, step = seed
+    key = jax.random.fold_in(jax.random.fold_in(jax.random.wrap_key_data(raw), step), DROPOUT_STREAM)
+    places = jax.lax.axis_index(DATA) * count + jnp.arange(count)
+    return jax.vmap(lambda place: jax.random.key_data(jax.random.fold_in(key, place)))(places)
 
 
 def _added(total: Weights | None, gradient: Weights) -> Weights:
@@ -137,9 +159,17 @@ def _over_micro_batches(
 
 
 def _part(
-    engine: Engine, widths: Widths, target: str, weights: Weights, rows: Rows, stats: Collection | None
+    engine: Engine,
+    widths: Widths,
+    target: str,
+    dropout: float,
+    weights: Weights,
+    rows: Rows,
+    stats: Collection | None,
 ) -> Part:
     """Value and gradient of one (micro-)batch; its statistics blended into the running ones."""
+    if rows.keys is not None:
+        widths = dataclasses.replace(widths, dropout=Dropout(dropout, rows.keys))
     loss = functools.partial(_loss, engine, widths, target, rows, stats)
     (value, (logits, new)), gradient = jax.value_and_grad(loss, has_aux=True)(weights)
     if stats is not None:

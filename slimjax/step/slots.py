@@ -26,6 +26,7 @@ class Slot:
       affine: the gammas and betas it uses.
       stats: the collection that its batch statistics are averaged into; None: they are not kept.
       target: what it learns from: "labels", "teacher" (the first slot's detached softmax), or "both" (sum).
+      dropout: probability with which an entry of its classifier's input is dropped.
       lasting: the proposed subnet stays for many steps, so that a program of its own pays.
     """
 
@@ -34,6 +35,7 @@ class Slot:
     affine: str = SHARED
     stats: str | None = None
     target: str = "labels"
+    dropout: float = 0.0
     lasting: bool = False
 
     @property

@@ -100,6 +100,7 @@ def create(
     affine: tuple[str, ...] = (SHARED,),
     stats: tuple[str, ...] = (),
     common: Paths = (),
+    zeroed: Paths = (),
     average: bool = False,
     algorithm: Tree = None,
 ) -> TrainState:
@@ -108,10 +109,15 @@ def create(
     Args:
       common: norms that all switches have in common: sets and collections that are named for one subnet lack them,
         and one more of each, `COMMON`, holds them. None where all names are `SHARED`.
+      zeroed: norms whose gammas begin at 0.
     """
     init_key, run_key = jax.random.split(jax.random.key(seed))
     variables = _initial(model, tuple(image_shape), init_key)
-    trainable = {"params": variables["params"], "affine": _named(variables["affine"], affine, common)}
+    gammas = traverse_util.path_aware_map(
+        lambda path, leaf: leaf * 0 if path[:-1] in zeroed and path[-1] == "scale" else leaf,
+        variables["affine"],
+    )
+    trainable = {"params": variables["params"], "affine": _named(gammas, affine, common)}
     return TrainState(
         step=jnp.zeros((), jnp.int32),
         **trainable,

@@ -106,7 +106,7 @@ ARMS: Mapping[str, Arm] = MappingProxyType(
         "shared affine, private statistics": Arm(_snet(private_affine=False), ("switches", "weights")),
         "naive shared norms": Arm(_snet(private_affine=False, private_stats=False), ("switches", "weights")),
         "uniform widths": Arm(_search("usnet"), ("uniform",)),
-        "two stages": Arm(_search("bignas"), ("searched",)),
+        "two stages": Arm(_search("bignas", dropout=0.0, zero_last_gammas=False), ("searched",)),
         "joslim": _joslim(("visited", "uniform")),
         "joslim, lower bound": _joslim(("visited", "uniform"), search={"bound": "lower"}),
         "joslim, random weight": _joslim(search={"random_lambda": True}),
