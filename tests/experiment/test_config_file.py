@@ -158,7 +158,7 @@ def test_a_loaded_config_has_every_option_of_its_algorithm_with_the_default_of_t
 
 
 def test_every_option_of_an_algorithm_can_be_overridden_though_no_recipe_names_it():
-    values = {int: 3, bool: False, str: "x", tuple: (0.5,)}
+    values = {int: 3, float: 0.25, bool: False, str: "x", tuple: (0.5,)}
     for name in ALGORITHMS:
         for key, option in algorithm_options(name).items():
             if option.kind is dict:
