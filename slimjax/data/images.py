@@ -92,12 +92,15 @@ def _random_box(
 
 
 def resize_and_centre_crop(image: np.ndarray, size: int, resize: int) -> np.ndarray:
-    """Resizes the shorter side to `resize` pixels and crops the centre: uint8 [size, size, C]."""
-    height, width = image.shape[:2]
-    factor = resize / min(height, width)
-    resized = _resize(image, round(height * factor), round(width * factor))
-    top, left = (resized.shape[0] - size) // 2, (resized.shape[1] - size) // 2
-    return resized[top : top + size, left : left + size]
+    """Resizes the shorter side to `resize` pixels and crops the centre: uint8 [size, size, C].
+
+    As the papers' test loaders have it, to the pixel: the longer side is rounded down, and of a corner that
+    falls between two pixels the even one is taken.
+    """
+    short = min(image.shape[:2])
+    height, width = (resize * side // short for side in image.shape[:2])
+    top, left = round((height - size) / 2), round((width - size) / 2)
+    return _resize(image, height, width)[top : top + size, left : left + size]
 
 
 def _resize(image: np.ndarray, height: int, width: int) -> np.ndarray:

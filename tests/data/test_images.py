@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from slimjax.data.images import host_transform, random_resized_crop, resize_and_centre_crop
 
@@ -31,6 +32,28 @@ def test_centre_crop_takes_the_centre():
     image = np.zeros((256, 512, 3), np.uint8)
     image[16:240, 144:368] = 255
     assert (resize_and_centre_crop(image, 224, 256) == 255).all()
+
+
+@pytest.mark.parametrize(
+    ("height", "width", "resized", "corner"),
+    [
+        # The long side: 256 * 500 / 375 = 341.33, so 341. Corners: (256 - 224) / 2 = 16, (341 - 224) / 2 = 58.5, so 58.
+        (375, 500, (256, 341), (16, 58)),
+        (500, 375, (341, 256), (58, 16)),
+        # 256 * 499 / 375 = 340.65, so 340 (not 341); (340 - 224) / 2 = 58.
+        (375, 499, (256, 340), (16, 58)),
+        # Nothing to resize; (343 - 224) / 2 = 59.5, of which 60 is the even neighbour (not 59).
+        (343, 256, (343, 256), (60, 16)),
+        # 256 * 300 / 200 = 384; (384 - 224) / 2 = 80.
+        (200, 300, (256, 384), (16, 80)),
+    ],
+)
+def test_test_images_are_resized_and_cropped_as_the_papers_loaders_do(height, width, resized, corner):
+    image = np.random.default_rng(0).integers(0, 256, (height, width, 3), np.uint8)
+    whole = np.asarray(Image.fromarray(image).resize(resized[::-1], Image.Resampling.BILINEAR))
+    top, left = corner
+    expected = whole[top : top + 224, left : left + 224]
+    np.testing.assert_array_equal(resize_and_centre_crop(image, 224, 256), expected)
 
 
 @pytest.mark.parametrize("name", ["none", "shift", "cifar"])
