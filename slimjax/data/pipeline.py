@@ -1,9 +1,9 @@
 """Batches on the host: the step number alone decides what a batch holds.
 
-The training data is one infinite stream: epoch after epoch, each in an order of its own. Batch t is rows
-[t B, (t + 1) B) of the stream, of which process p of P takes the p-th block of B / P rows. So the whole state
-is the next step, a resume is exact, and the number of processes may change in between. Grain's threads make
-whole batches ahead of time.
+The training data is one infinite stream: epoch after epoch, each in an order of its own (or of each order
+only what fills whole batches). Batch t is rows [t B, (t + 1) B) of the stream, of which process p of P takes
+the p-th block of B / P rows. So the whole state is the next step, a resume is exact, and the number of
+processes may change in between. Grain's threads make whole batches ahead of time.
 
 The order is a numpy permutation instead of Grain's index shuffle, which costs 20 us an example on small
 data (a batch of 128 digits: 4.8 ms with it, 0.3 ms without), and may change with Grain's version.
@@ -32,7 +32,8 @@ class TrainBatches(Iterator[Batch]):
 
     The data is reshuffled each epoch. Batches are always full: one that reaches the end of an epoch goes on
     with the next, so each epoch holds every example exactly once.
-    Differs: the papers' loaders drop the remainder of each epoch.
+    Differs: S-Net, US-Net and AutoSlim train on an epoch's remainder too, as a smaller last batch: as many
+    updates as ceil(examples / batch). Joslim drops it (`drop_remainder`).
     """
 
     def __init__(
@@ -45,6 +46,7 @@ class TrainBatches(Iterator[Batch]):
         process_index: int = 0,
         process_count: int = 1,
         start_step: int = 0,
+        drop_remainder: bool = False,
         num_threads: int = _THREADS,
         prefetch: int = _PREFETCH,
     ) -> None:
@@ -53,6 +55,7 @@ class TrainBatches(Iterator[Batch]):
             seed: decides the order, and what `transform` draws.
             transform: makes images of many sizes equal in size (`images.host_transform`).
             start_step: the step of the first batch.
+            drop_remainder: an epoch is its whole batches only; the last examples of its order are not seen.
             num_threads, prefetch: batches made at the same time, and kept ready.
 
         Raises:
@@ -64,6 +67,7 @@ class TrainBatches(Iterator[Batch]):
             raise mistake("train.batch_size", expected, str(batch_size), "Lower it, or use more images.")
         self._source, self._seed, self._transform = source, seed, transform
         self._batch_size, self._first_row = batch_size, process_index * self._rows
+        self._per_epoch = len(source) // batch_size * batch_size if drop_remainder else len(source)
         # Batches that are being made at the same time share an epoch, or two.
         self._order = functools.lru_cache(maxsize=2)(functools.partial(_epoch_order, seed, len(source)))
         self._iterator = _iterate(self._batch, sys.maxsize, num_threads, prefetch)
@@ -82,7 +86,7 @@ class TrainBatches(Iterator[Batch]):
 
     def _example(self, row: int) -> Example:
         """Row `row` of the infinite stream."""
-        epoch, place = divmod(row, len(self._source))
+        epoch, place = divmod(row, self._per_epoch)
         example = self._source[self._order(epoch)[place]]
         if self._transform is None:
             return example

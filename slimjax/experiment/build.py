@@ -104,6 +104,7 @@ class Experiment:
             process_index=jax.process_index(),
             process_count=jax.process_count(),
             start_step=start_step,
+            drop_remainder=self.config.data.drop_remainder,
         )
 
     def _host_transform(self, train: bool) -> Any:
@@ -126,7 +127,7 @@ def build(config: ConfigDict, devices: Sequence[Any] | None = None) -> Experimen
     mesh = sharding.make_mesh(config.devices, available)
     dataset = load_data(config, described=devices is not None)
     net = build_net(config, dataset.info.image_shape, dataset.info.num_classes)
-    per_epoch = dataset.info.splits["train"] / config.train.batch_size
+    per_epoch = steps_per_epoch(config, dataset.info)
     steps = config.train.steps or math.ceil(config.train.epochs * per_epoch)
     schedule = build_schedule(config, steps, per_epoch)
     engine = build_engine(config, net, schedule, dataset.info, mesh)
@@ -158,8 +159,15 @@ def check_scoring(experiment: Experiment) -> None:
         )
 
 
+def steps_per_epoch(config: ConfigDict, info: DatasetInfo) -> float:
+    """Updates in an epoch of the training stream: images over batch, or whole batches if the remainder is dropped."""
+    count, size = info.splits["train"], config.train.batch_size
+    # A batch larger than the data is refused where batches are made.
+    return max(1, count // size) if config.data.drop_remainder else count / size
+
+
 def load_data(config: ConfigDict, described: bool = False) -> Dataset:
-    not_for_loading = ("name", "augment", "statistics")
+    not_for_loading = ("name", "augment", "statistics", "drop_remainder")
     fields = {key: value for key, value in config.data.items() if key not in not_for_loading}
     return sources.load(config.data.name, **fields, seed=config.seed, described=described)
 

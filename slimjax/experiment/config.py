@@ -38,6 +38,7 @@ def default_config() -> ConfigDict:
                 "num_classes": config_dict.placeholder(int),
                 "holdout": 0,  # training images kept back for search
                 "train_examples": config_dict.placeholder(int),  # use only so many training images
+                "drop_remainder": False,  # of each epoch, what does not fill a batch; else the next epoch fills it
                 "augment": "none",
                 "statistics": config_dict.placeholder(str),  # to normalise by; None: the data set's own
             },

@@ -59,6 +59,49 @@ def test_start_step_is_a_resume(numbered):
     assert labels_of(TrainBatches(numbered, batch_size=8, seed=0, start_step=4), 2) == whole[4:]
 
 
+@pytest.fixture
+def seven() -> Source:
+    """Seven examples: in batches of 3 an epoch is two whole batches and one example more."""
+    return ArraySource(np.zeros((7, 2, 2, 1), np.uint8), np.arange(7, dtype=np.int32))
+
+
+def dropping(source: Source, steps: int, **options) -> list[list[int]]:
+    return labels_of(TrainBatches(source, batch_size=3, seed=5, drop_remainder=True, **options), steps)
+
+
+def test_dropping_the_remainder_leaves_whole_batches_of_each_epochs_order(seven):
+    """Of the orders o, p, q of three epochs: o0-2, o3-5, p0-2, p3-5, q0-2, q3-5; by default o0-2, o3-5, o6 p0-1, ..."""
+    kept = list(chain.from_iterable(labels_of(TrainBatches(seven, batch_size=3, seed=5), 7)))
+    orders = [kept[:7], kept[7:14], kept[14:21]]
+    assert [sorted(order) for order in orders] == [list(range(7))] * 3
+    expected = [block for order in orders for block in (order[:3], order[3:6])]
+    assert dropping(seven, 6) == expected
+
+
+def test_dropping_the_remainder_of_nothing_changes_nothing(numbered):
+    whole, dropped = (
+        labels_of(TrainBatches(numbered, batch_size=10, seed=0, drop_remainder=drop), 12)
+        for drop in (False, True)
+    )
+    assert dropped == whole
+
+
+@pytest.mark.parametrize("start", range(6))
+def test_a_resume_that_drops_remainders_is_exact(seven, start):
+    assert dropping(seven, 6 - start, start_step=start) == dropping(seven, 6)[start:]
+
+
+def test_processes_make_up_the_batches_that_drop_remainders(numbered):
+    """Of 50, batches of 8: six an epoch, whatever the processes."""
+    options = {"batch_size": 8, "seed": 0, "drop_remainder": True}
+    whole = labels_of(TrainBatches(numbered, **options), 13)
+    assert all(len(set(chain.from_iterable(whole[i : i + 6]))) == 48 for i in (0, 6))
+    shards = [
+        labels_of(TrainBatches(numbered, **options, process_index=p, process_count=2), 13) for p in range(2)
+    ]
+    assert [first + second for first, second in zip(*shards, strict=True)] == whole
+
+
 @pytest.mark.parametrize("process_count", [2, 4])
 def test_processes_make_up_the_global_batch(numbered, process_count):
     whole = labels_of(TrainBatches(numbered, batch_size=8, seed=0), 10)

@@ -14,6 +14,7 @@ from helpers.paths import REPOSITORY
 from helpers.runs import CONFIG, environment, final_state, lines, losses, small, stop_after
 from helpers.trees import assert_trees_equal
 from slimjax.errors import RunError, UserError
+from slimjax.experiment.build import build
 from slimjax.experiment.loop import train
 from slimjax.verbs import evaluate
 from slimjax.workdir.checkpoint import Checkpointer
@@ -44,6 +45,18 @@ def test_train_writes_a_report_metrics_and_the_config(finished):
     assert [line["step"] for line in lines(directory)] == list(range(1, 11))
     assert json.loads((directory / "config.json").read_text())["train"]["steps"] == 10
     assert list(directory.glob("events.out.tfevents*"))
+
+
+@pytest.mark.parametrize(("drop", "steps"), [(False, 122), (True, 120)])
+def test_an_epoch_has_as_many_steps_as_the_stream_has_batches(drop, steps):
+    """1,297 digits in batches of 32: 40.53 batches an epoch, so 121.6 in three; 40 whole ones, so 120."""
+    config = small(steps=None, epochs=3.0)
+    config.data.drop_remainder = drop
+    experiment = build(config)
+    assert experiment.steps == steps
+    batches = experiment.train_batches()
+    assert batches._per_epoch == (1280 if drop else 1297)
+    batches.close()
 
 
 def test_evaluate_reports_the_same_rows_as_training(finished):
