@@ -153,6 +153,20 @@ def test_lighting_adds_one_colour_to_an_image(images, monkeypatch, plain):
     assert 0.001 < added.std() < 0.05
 
 
+def test_lighting_has_the_deviation_that_the_paper_means():
+    """Over many images, in levels of 255, with strength 0.1.
+
+    Along the first axis alone, red: 0.1 * 255 * 0.2175 * 0.5675 = 3.15, green (0.5808) 3.22, blue (0.5836) 3.24.
+    The other two axes add in squares. Red: 25.5 * sqrt((0.2175 * 0.5675)^2 + (0.0188 * 0.7192)^2 +
+    (0.0045 * 0.4009)^2) = 3.167; green: 3.223; blue: 3.254.
+    """
+    keys = jax.random.split(jax.random.key(0), 20_000)
+    colours = jax.vmap(lambda key: augment._lighting(key, 0.1))(keys).reshape(-1, 3)
+    levels = 255 * np.asarray(colours, np.float64)
+    np.testing.assert_allclose(levels.std(axis=0), [3.167, 3.223, 3.254], rtol=0.02)
+    assert (np.abs(levels.mean(axis=0)) < 0.1).all()
+
+
 def test_unknown_augmentation_lists_the_names():
     with pytest.raises(UserError, match="one of basic, cifar, mobile, none, shift, tfnas, got 'shfit'"):
         train_transform("shfit", RGB)
