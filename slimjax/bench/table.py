@@ -21,10 +21,11 @@ def run(path: str, subnets: int, seed: int = 0, **fields: Any) -> dict[str, Any]
     Args:
       path: of the table.
       subnets: how many; every group's channels are drawn evenly from the legal ones.
-      fields: of `profile.ProfileRequest`: retries, timeout_seconds, processes, cache.
+      fields: of `profile.ProfileRequest`: retries, timeout_seconds, processes, cache, reuse.
 
     Returns: `mape` (mean absolute error of the sum, a fraction of the whole), `spearman` (rank correlation), `bias`
-    (median of sum over whole), and the milliseconds of both by subnet.
+    (median of sum over whole), the milliseconds of both by subnet, and where the networks' readings come from
+    (`Readings.origin`).
 
     Raises:
       UserError: fewer than 2 subnets, or the table is of another device than the attached one.
@@ -42,8 +43,10 @@ def run(path: str, subnets: int, seed: int = 0, **fields: Any) -> dict[str, Any]
             raise UserError(
                 f"{path} is of {table.about['device']}; this is {hello['device']}. Profile it here."
             )
-        readings = request.readings(hello, network=own["network"])
+        call = {"subnets": subnets, "seed": seed}
+        readings = request.readings(hello, call, network=own["network"])
         sweep.sweep(tasks, askers, readings, request.retries, "compare", "network")
+    readings.end()
     whole = np.array([readings.found[task]["median_ms"] for task in tasks])
     summed = net.latency(table)(rows)
     return {
@@ -55,6 +58,7 @@ def run(path: str, subnets: int, seed: int = 0, **fields: Any) -> dict[str, Any]
         "bias": float(np.median(summed / whole)),
         "whole_ms": whole.tolist(),
         "summed_ms": summed.tolist(),
+        **readings.origin(),
     }
 
 

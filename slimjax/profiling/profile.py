@@ -21,7 +21,8 @@ from slimjax.cost import units
 from slimjax.cost.latency import Entry, LatencyTable, Staircase
 from slimjax.cost.units import Unit
 from slimjax.profiling import meters, sweep
-from slimjax.profiling.sweep import Ask, Readings, Task
+from slimjax.profiling.readings import Readings, Task
+from slimjax.profiling.sweep import Ask
 from slimjax.supernet import Supernet
 
 CACHE = "~/.cache/slimjax/latency"
@@ -56,7 +57,9 @@ class ProfileRequest:
       repeats: timed rounds of a measurement.
       timeout_seconds: for one entry.
       processes: children at work; None: one to measure, else one per core.
-      cache: folder of readings; a later call takes from it what it needs.
+      cache: folder of readings.
+      reuse: True takes from the cache whatever fits, False nothing. None: what the same call left there when it was
+        interrupted, if the target is measured; whatever fits, if it is not, for then it would be read as it was.
 
     Raises:
       BadValue: an unknown target, or counts that are none.
@@ -70,6 +73,7 @@ class ProfileRequest:
     timeout_seconds: float = 300.0
     processes: int | None = None
     cache: str = CACHE
+    reuse: bool | None = None
 
     def __post_init__(self) -> None:
         check_fields(self, _RULES)
@@ -94,16 +98,21 @@ class ProfileRequest:
         with sweep.workers(count, spec, self.timeout_seconds) as found:
             yield found
 
-    def readings(self, hello: Mapping[str, Any], **more: Any) -> Readings:
-        """The cached readings that were made like these: same device, versions, batch, type and repeats."""
-        how = {"target": self.target, "batch": self.batch, "dtype": self.dtype, "repeats": self.repeats}
-        digest = hashlib.sha256(json.dumps({**how, **hello, **more}, sort_keys=True).encode()).hexdigest()[
-            :16
-        ]
-        return Readings(Path(self.cache).expanduser() / f"{self.target.replace(':', '-')}-{digest}.jsonl")
+    def readings(self, hello: Mapping[str, Any], call: Mapping[str, Any], **more: Any) -> Readings:
+        """The cached readings that were made like these: same device, versions, batch, type and repeats.
 
-    def about(self, hello: Mapping[str, Any], net: Supernet) -> dict[str, Any]:
-        """A table's words about itself (`latency.ABOUT`)."""
+        Args:
+          call: what is asked for; a call that asks for the same goes on where this one is interrupted.
+        """
+        how = {"target": self.target, "batch": self.batch, "dtype": self.dtype, "repeats": self.repeats}
+        name = f"{self.target.replace(':', '-')}-{_digest({**how, **hello, **more})}.jsonl"
+        whatever = None if self.target in meters.MEASURED else True
+        reuse = whatever if self.reuse is None else self.reuse
+        own = _digest({"network": dict(self.network), **call})
+        return Readings(Path(self.cache).expanduser() / name, own, reuse)
+
+    def about(self, hello: Mapping[str, Any], net: Supernet, read: float) -> dict[str, Any]:
+        """A table's words about itself (`latency.ABOUT`); `read`: when its oldest entry was, since the epoch."""
         return {
             "target": self.target,
             "device": hello["device"],
@@ -113,13 +122,13 @@ class ProfileRequest:
             "batch": self.batch,
             "dtype": self.dtype,
             "repeats": self.repeats,
-            "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
+            "date": datetime.datetime.fromtimestamp(read, datetime.UTC).date().isoformat(),
             "versions": hello["versions"],
         }
 
 
-def run(request: ProfileRequest, points: int = 5) -> LatencyTable:
-    """The table of a network.
+def run(request: ProfileRequest, points: int = 5) -> tuple[LatencyTable, dict[str, Any]]:
+    """The table of a network, and where its readings come from (`Readings.origin`).
 
     Args:
       points: channel counts along each axis of a unit with two; one axis alone gets their square, three get
@@ -135,13 +144,19 @@ def run(request: ProfileRequest, points: int = 5) -> LatencyTable:
     grids = choose_grids(parts, net, points)
     tasks = [sweep.OVERHEAD, *(task for key, grid in grids.items() for task in _tasks(key, grid))]
     with request.askers() as (hello, askers):
-        readings = request.readings(hello)
+        readings = request.readings(hello, {"points": points})
         sweep.sweep(tasks, askers, readings, request.retries)
         entries = {key: _entry(key, grid, readings) for key, grid in grids.items()}
         steps = staircase_tasks(entries, parts, net)
-        sweep.sweep(steps, askers, readings, request.retries)
+        sweep.sweep(steps, askers, readings, request.retries, "staircase")
+    readings.end()
     overhead = readings.found[sweep.OVERHEAD]["median_ms"]
-    return LatencyTable(request.about(hello, net), overhead, entries, _staircase(steps, readings))
+    about = request.about(hello, net, readings.oldest())
+    return LatencyTable(about, overhead, entries, _staircase(steps, readings)), readings.origin()
+
+
+def _digest(words: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(words, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def choose_grids(parts: Sequence[Unit], net: Supernet, points: int) -> dict[str, Grid]:

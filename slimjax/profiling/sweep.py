@@ -3,24 +3,18 @@
 from __future__ import annotations
 
 import contextlib
-import json
-import os
 import queue
-import threading
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import Any
 
-from slimjax import files
 from slimjax.errors import RunError
 from slimjax.profiling import meters
 from slimjax.profiling.meters import Reading
+from slimjax.profiling.readings import Readings, Task
 from slimjax.progress import Progress
 from slimjax.worker import Worker
-
-Task = tuple[str, tuple[int, ...]]
-"""A unit's key and the channels of its axes. `OVERHEAD` and `WHOLE` are tasks too."""
 
 Ask = Callable[[Task], Reading]
 
@@ -31,30 +25,6 @@ WHOLE = "whole network"
 """The key of the network as one unit; its channels are a subnet."""
 
 
-class Readings:
-    """A file of readings, one line of JSON each: appended as they come, so that a killed sweep loses none.
-
-    A last line that was cut off is dropped; of two readings of one task the later counts.
-    """
-
-    def __init__(self, path: str | os.PathLike[str]) -> None:
-        self._path = Path(path)
-        self._lock = threading.Lock()
-        self.found: dict[Task, Reading] = {}
-        if self._path.exists():
-            files.drop_partial_line(self._path)
-            for line in self._path.read_text().splitlines():
-                with contextlib.suppress(ValueError, KeyError, TypeError):
-                    record = json.loads(line)
-                    self.found[record["unit"], tuple(record["sizes"])] = record["reading"]
-
-    def keep(self, task: Task, reading: Reading) -> None:
-        with self._lock:
-            self.found[task] = reading
-            with files.open_lines(self._path) as file:
-                files.write_lines(file, [{"unit": task[0], "sizes": task[1], "reading": reading}])
-
-
 def sweep(
     tasks: Sequence[Task],
     askers: Sequence[Ask],
@@ -63,7 +33,7 @@ def sweep(
     label: str = "profile",
     noun: str = "entry",
 ) -> None:
-    """Fills `readings` with all tasks; each asker is used by one thread at a time.
+    """Fills `readings` with all tasks; each asker is used by one thread at a time. Says on stderr what is reused.
 
     Args:
       label, noun: for the line of progress (`Progress`).
@@ -71,7 +41,9 @@ def sweep(
     Raises:
       RunError: naming the tasks that failed `1 + retries` times; all others are kept.
     """
-    waiting = [task for task in dict.fromkeys(tasks) if task not in readings.found]
+    waiting = readings.want(tasks)
+    if reused := readings.explain(tasks):
+        print(f"{label}: {reused}", file=sys.stderr, flush=True)
     free: queue.Queue[Ask] = queue.Queue()
     for asker in askers:
         free.put(asker)

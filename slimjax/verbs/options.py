@@ -269,11 +269,17 @@ def define_sweep(parser: argparse.ArgumentParser) -> None:
         "--processes", type=int, help="at work at a time (default: one to measure, else one per core)"
     )
     parser.add_argument("--cache", help="folder of readings (default: ~/.cache/slimjax/latency)")
+    parser.add_argument(
+        "--reuse",
+        action=argparse.BooleanOptionalAction,
+        help="take readings of earlier calls from the cache, or none (default: all that are not timed; of timed "
+        "ones what the same call left when it was interrupted)",
+    )
 
 
 def sweep(arguments: argparse.Namespace) -> dict[str, Any]:
     """What `define_sweep` defines and the user gave, as fields of `profile.ProfileRequest`."""
-    found = given(arguments, "timeout", "retries", "processes", "cache")
+    found = given(arguments, "timeout", "retries", "processes", "cache", "reuse")
     return {"timeout_seconds" if name == "timeout" else name: value for name, value in found.items()}
 
 

@@ -18,12 +18,12 @@ from slimjax.verbs.arguments import given, refuse
 def run(arguments: argparse.Namespace, overrides: list[str]) -> None:
     use_cpu()
     request = _request(arguments, overrides)
-    table = profile.run(request, **given(arguments, "points"))
+    table, origin = profile.run(request, **given(arguments, "points"))
     table = latency.monotone(table) if arguments.monotone else table
     table.save(arguments.out)
     picture = str(pathlib.Path(arguments.out).with_suffix(".html"))
     pictures.write(picture, [table], arguments.command)
-    print_answer(arguments, {"out": arguments.out, "page": picture, **table.summary()})
+    print_answer(arguments, {"out": arguments.out, "page": picture, **table.summary(), **origin})
 
 
 def _request(arguments: argparse.Namespace, overrides: list[str]) -> ProfileRequest:

@@ -1,4 +1,4 @@
-"""A child for tests of `slimjax.worker`: answers, sleeps, dies, or prints what is no answer."""
+"""A child for tests of `slimjax.worker` and of profiles: answers, sleeps, dies, or prints what is no answer."""
 
 import os
 import sys
@@ -27,7 +27,9 @@ def begin(spec):
 
     if spec == "refuses":
         raise ValueError("no such device")
-    return {"device": "fake", "pid": os.getpid()}, answer
+    # A profile names its file of readings by all that a child says of itself.
+    pid = {} if isinstance(spec, dict) else {"pid": os.getpid()}
+    return {"device": "fake", "versions": {}, **pid}, answer
 
 
 if __name__ == "__main__":

@@ -64,8 +64,13 @@ def test_a_roofline_is_flops_or_bytes_over_the_peak(table):
 def test_a_second_profile_asks_nothing_again(folder, table, monkeypatch, capsys):
     monkeypatch.setattr(sweep, "_attempt", lambda *_: pytest.fail("asked again"))
     command = ["profile", *NETWORK, "--target", "roofline:a100", "--points", "3", "--batch", "4"]
-    again = run(capsys, *command, "--cache", str(folder / "cache"), "--out", str(folder / "again.json"))
-    assert again["entries"] > 20
+    command += ["--cache", str(folder / "cache"), "--out", str(folder / "again.json"), "--json"]
+    assert cli.main(command) == 0
+    found = capsys.readouterr()
+    again = json.loads(found.out)
+    assert again["fresh"] == 0
+    assert again["reused"] >= again["entries"] > 20
+    assert "readings are from the cache: read " in found.err
     first, second = (
         json.loads(path.read_text()) for path in (folder / "roofline.json", folder / "again.json")
     )
@@ -91,7 +96,7 @@ def test_another_batch_has_readings_of_its_own(folder, table):
     network = {"name": "resnet8", "image_size": 8}
     paths = {
         profile.ProfileRequest(network, "roofline:a100", batch, cache=str(folder))
-        .readings({"device": "x"})
+        .readings({"device": "x"}, {})
         ._path
         for batch in (4, 8)
     }

@@ -13,7 +13,7 @@ import pytest
 from helpers.paths import REPOSITORY, TESTS
 from slimjax.errors import RunError
 from slimjax.profiling import meters, sweep
-from slimjax.profiling.sweep import Readings
+from slimjax.profiling.readings import Readings
 
 TASKS = [("unit", (a, b)) for a in (8, 16) for b in (4, 8, 12)]
 
@@ -110,13 +110,13 @@ def test_a_killed_sweep_loses_nothing_that_was_read(tmp_path):
     """kill -9 in the middle of the fourth entry; the first three are in the file."""
     code = f"""
         import os, signal
-        from slimjax.profiling import sweep
+        from slimjax.profiling import readings, sweep
         tasks = {TASKS}
         def ask(task):
             if task == tasks[3]:
                 os.kill(os.getpid(), signal.SIGKILL)
             return {{"median_ms": 1.0, "spread_ms": 0.0, "outlier": False}}
-        sweep.sweep(tasks, [ask], sweep.Readings({str(tmp_path / "r.jsonl")!r}))
+        sweep.sweep(tasks, [ask], readings.Readings({str(tmp_path / "r.jsonl")!r}))
     """
     ended = subprocess.run([sys.executable, "-c", textwrap.dedent(code)], check=False, capture_output=True)
     assert ended.returncode == -signal.SIGKILL
