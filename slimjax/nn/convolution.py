@@ -3,7 +3,8 @@
 XLA's CPU convolution copies every window into a row of a matrix and multiplies. With few output channels
 the copying dominates: 16 channels run at half the speed of 64, four at a tenth. So on CPUs a narrow
 convolution computes several neighbouring pixels as one window with as many times the output channels. It
-multiplies some zeros and copies less. Other devices, wide or uneven layers and strides get the plain one.
+multiplies some zeros and copies less. Other devices, wide or uneven layers and strides get the plain one,
+and so does a network that is to be exported (`Widths.portable`): a traced program holds both forms.
 """
 
 from __future__ import annotations
@@ -26,13 +27,16 @@ MOST = 4
 """Pixels that are computed as one, at most: k + 3 columns of a window instead of k for each."""
 
 
-def convolve(x: jax.Array, kernel: jax.Array, stride: int = 1, groups: int = 1) -> jax.Array:
+def convolve(
+    x: jax.Array, kernel: jax.Array, stride: int = 1, groups: int = 1, portable: bool = False
+) -> jax.Array:
     """Convolution of images [B, H, W, C] with [k, k, C / groups, D], zero-padded by k // 2 on every side.
 
-    Where it may be packed its gradient is its own, so it has a reverse mode but no forward mode (`jvp`).
+    Where it may be packed its gradient is its own, so it has a reverse mode but no forward mode (`jvp`). It never
+    is if it is `portable`: one primitive, whatever the platform.
     """
     narrow = min(kernel.shape[2:]) <= NARROW and not any(n % EVEN for n in kernel.shape[2:] if n > EVEN)
-    packs = groups == stride == 1 and kernel.shape[0] in (3, 5, 7) and narrow
+    packs = not portable and groups == stride == 1 and kernel.shape[0] in (3, 5, 7) and narrow
     return _packable(x, kernel) if packs else _plain(x, kernel, stride, groups)
 
 

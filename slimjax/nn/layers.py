@@ -160,7 +160,7 @@ class Conv(SlimLayer):
         k, inputs = self.kernel_size, x.group.times(Fraction(1, self.conv_groups))
         kernel = self.weight("kernel", conv_init, (k, k, inputs, self.group), x)
         kernel = dense_kernel(kernel, self.conv_groups, self.shuffled)
-        value = _convolve(x.value, kernel, self.stride, self.dtype)
+        value = _convolve(x, kernel, self.stride, self.dtype)
         if self.use_bias:
             value += _spread(self.weight("bias", zeros, (self.group,), x).astype(self.dtype), value)
         return x.with_value(value, self.group)
@@ -178,11 +178,11 @@ class DepthwiseConv(SlimLayer):
         k = self.kernel_size
         # Named apart from "kernel" because the papers do not decay depthwise weights (optimizers.py).
         kernel = self.weight("depthwise_kernel", conv_init, (k, k, 1, x.group), x)
-        return x.with_value(_convolve(x.value, kernel, self.stride, self.dtype, kernel.shape[-1]))
+        return x.with_value(_convolve(x, kernel, self.stride, self.dtype, kernel.shape[-1]))
 
 
-def _convolve(x: jax.Array, kernel: jax.Array, stride: int, dtype: Any, groups: int = 1) -> jax.Array:
-    return convolve(x.astype(dtype), kernel.astype(dtype), stride, groups)
+def _convolve(x: FeatureMap, kernel: jax.Array, stride: int, dtype: Any, groups: int = 1) -> jax.Array:
+    return convolve(x.value.astype(dtype), kernel.astype(dtype), stride, groups, x.widths.portable)
 
 
 def _wide(dtype: Any) -> Any:

@@ -17,7 +17,8 @@ def cut(records: Records, space: Space, variables: Mapping[str, Any], subnet: Su
     """The variables of the dense network: every array holds its leading slices only.
 
     `model.apply(cut(...), images, space.sliced(subnet), train=False)` runs it; the result equals the
-    supernet's at that subnet bit for bit, and no weight outside the subnet is stored.
+    supernet's at that subnet bit for bit, and no weight outside the subnet is stored. To export the network,
+    run it with `space.sliced(subnet, portable=True)`: equal to rounding, and free of what is for this CPU only.
 
     Args:
       variables: collections as the network is applied with them (`params`, `affine`, `batch_stats`);

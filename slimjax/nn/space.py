@@ -128,9 +128,9 @@ class Space:
             raise BadValue("subnet", "illegal channel counts: " + "; ".join(bad) + ".")
         return np.asarray(subnet, np.int32)
 
-    def sliced(self, subnet: Sequence[int] | Subnet) -> Widths:
-        """Widths of a dense network of just these channels."""
-        return self.widths(subnet)
+    def sliced(self, subnet: Sequence[int] | Subnet, portable: bool = False) -> Widths:
+        """Widths of a dense network of just these channels; `portable`: to be exported (`widths.Widths`)."""
+        return dataclasses.replace(self.widths(subnet), portable=portable)
 
     def masked(self, subnet: jax.Array | Subnet) -> Widths:
         """Widths at full size with (possibly traced) active counts, int32 [G]."""

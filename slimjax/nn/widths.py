@@ -183,7 +183,9 @@ class Dropout:
 
 
 @functools.partial(
-    jax.tree_util.register_dataclass, data_fields=["groups", "dropout"], meta_fields=["batch_axis"]
+    jax.tree_util.register_dataclass,
+    data_fields=["groups", "dropout"],
+    meta_fields=["batch_axis", "portable"],
 )
 @dataclasses.dataclass(frozen=True)
 class Widths(Mapping[str, Width]):
@@ -193,11 +195,14 @@ class Widths(Mapping[str, Width]):
       batch_axis: the mesh axis over which a batch is split, if the network runs on one device's part of it
         (inside `jax.shard_map`); None: it sees the whole batch.
       dropout: what `layers.PoolingHead` does to the classifier's input; None: nothing.
+      portable: every convolution is one plain convolution, on every platform: what a program that leaves this
+        machine should hold. False: CPUs get their quick form (`convolution.convolve`).
     """
 
     groups: Mapping[str, Width] = dataclasses.field(default_factory=dict)
     batch_axis: str | None = None
     dropout: Dropout | None = None
+    portable: bool = False
 
     def __getitem__(self, name: str) -> Width:
         return self.groups[name]
