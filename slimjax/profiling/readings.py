@@ -133,7 +133,10 @@ class Readings:
 
 def _span(low: float, high: float) -> str:
     newest, oldest = _words(low), _words(high)
-    return oldest if newest == oldest else f"{newest} to {oldest}"
+    if newest == oldest:
+        return oldest
+    count, unit = newest.split()
+    return f"{count if oldest.endswith(unit) else newest} to {oldest}"
 
 
 def _words(seconds: float) -> str:

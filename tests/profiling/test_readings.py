@@ -65,6 +65,23 @@ def test_everything_is_reused_if_that_is_wanted(tmp_path):
     assert again.oldest() == 0.0
 
 
+@pytest.mark.parametrize(
+    ("moments", "words"),
+    [
+        ((0.0, 9.0), "5 to 14 seconds"),
+        ((0.0, 13.0), "1 second to 14 seconds"),
+        ((14.0, 14.0), "0 seconds"),
+        ((14.0 - DAY, 14.0 - 1.5 * DAY), "24 to 36 hours"),
+        ((-120.0, 14.0 - 7200.0), "2 minutes to 2 hours"),
+    ],
+)
+def test_ages_are_told_in_the_largest_unit_of_which_there_are_two(tmp_path, moments, words):
+    for task, moment in zip(TASKS[:2], moments, strict=True):
+        fill(tmp_path / "r.jsonl", [task], now=moment)
+    again = Readings(tmp_path / "r.jsonl", "a", clock=lambda: 14.0)
+    assert f"read {words} ago" in again.explain(TASKS)
+
+
 def test_nothing_is_reused_if_that_is_wanted_nor_later(tmp_path):
     """The first call's readings are not what the second one left, although neither ended."""
     fill(tmp_path / "r.jsonl", TASKS[:2])
