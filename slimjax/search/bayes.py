@@ -16,6 +16,7 @@ import dataclasses
 import logging
 import math
 import time
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -214,7 +215,7 @@ class _Task:
         descents = _Descents(scalar, history.widths, visited, raw, self.low, self.options.restarts)
         if self.target is None:
             return _Found(descents.best(self.rng.uniform()), 1, "searched", fit_seconds, warm)
-        tried = self._weigh(descents, self.target)
+        tried = weigh(descents.best, self.cost, self.target, self.options)
         widths, how = self._choose(tried, self.target)
         return _Found(widths, len(tried), how, fit_seconds, warm)
 
@@ -235,19 +236,6 @@ class _Task:
             warm, objective = Warm(loss.hyper, process.hyper), Bound(process, sign)
         return Tchebyshev(Bound(loss, sign), objective, options.baseline), warm, (losses, ratios)
 
-    def _weigh(self, descents: _Descents, target: float) -> list[tuple[np.ndarray, float]]:
-        """Bisects the cost's weight; every candidate with its true cost. The last hits the target, or none does."""
-        low, high, tried = 0.0, 1.0, []
-        for _ in range(self.options.iterations):
-            weight = (low + high) / 2
-            widths = descents.best(weight)
-            ratio = float(self.cost(widths))
-            tried.append((widths, ratio))
-            if abs(ratio - target) <= self.options.tolerance:
-                break
-            low, high = (low, weight) if ratio < target else (weight, high)
-        return tried
-
     def _choose(self, tried: list[tuple[np.ndarray, float]], target: float) -> tuple[np.ndarray, str]:
         last, ratio = tried[-1]
         if abs(ratio - target) <= self.options.tolerance or not self.options.segment:
@@ -257,6 +245,30 @@ class _Task:
             (t for t in tried if t[1] > target), key=lambda t: t[1], default=(np.ones_like(last), 0.0)
         )
         return nearest_between(self.cost, cheaper[0], dearer[0], target), "segment"
+
+
+def weigh(
+    best: Callable[[float], np.ndarray], cost: CostRatio, target: float, options: BayesOptions
+) -> list[tuple[np.ndarray, float]]:
+    """Bisects the cost's weight; every candidate with its true cost. The last hits the target, or none does.
+
+    Below a baseline above 0 both of the scalarisation's terms are negative. More weight on the cost lowers its term
+    there, so the loss's decides, and the minimiser gets dearer: the search turns round, as the authors' does.
+
+    Args:
+      best: a weight -> the minimiser's widths [d].
+    """
+    low, high, tried = 0.0, 1.0, []
+    for _ in range(options.iterations):
+        weight = (low + high) / 2
+        widths = best(weight)
+        ratio = float(cost(widths))
+        tried.append((widths, ratio))
+        if abs(ratio - target) <= options.tolerance:
+            break
+        less = (ratio < target) == (options.baseline <= 0)
+        low, high = (low, weight) if less else (weight, high)
+    return tried
 
 
 class _Descents:

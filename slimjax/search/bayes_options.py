@@ -13,7 +13,8 @@ class BayesOptions:
 
     Args:
       beta: bounds are mean +- sqrt(beta) standard deviations.
-      baseline: standardised value that the scalarisation counts from.
+      baseline: standardised value that the scalarisation counts from: below everything visited (the commands of
+        the authors: -3), or above it (their code's default: 5). Above 0, the weight is bisected the other way round.
       iterations: weights that one proposal tries at most.
       tolerance: a target is hit by cost ratios this near.
       restarts: descents at each weight.

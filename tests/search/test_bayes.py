@@ -160,6 +160,36 @@ def test_without_segments_the_last_candidate_is_taken():
     assert {p.how for p in missed} == {"searched"}
 
 
+@pytest.mark.parametrize(
+    ("baseline", "minimiser", "weights"),
+    [
+        (-3, lambda weight: 1 - weight, [0.5, 0.75, 0.625, 0.6875]),
+        (0, lambda weight: 1 - weight, [0.5, 0.75, 0.625, 0.6875]),
+        (5, lambda weight: weight, [0.5, 0.25, 0.375, 0.3125]),
+    ],
+)
+def test_bisection_turns_round_where_the_baseline_is_above_0(baseline, minimiser, weights):
+    """Towards a cost of .3, which is the width itself; within .02 of it after three halvings."""
+    asked = []
+
+    def best(weight):
+        asked.append(weight)
+        return np.array([minimiser(weight)])
+
+    tried = bayes.weigh(best, lambda widths: widths[0], 0.3, BayesOptions(baseline=baseline))
+    assert asked == weights
+    assert [ratio for _, ratio in tried] == [minimiser(weight) for weight in weights]
+
+
+def test_a_baseline_above_everything_visited_hits_as_many_targets():
+    """By weights alone: the authors' default of 5, and the -3 of their commands."""
+    hits = {
+        baseline: sum(proposal(40, 8, seed, baseline=baseline, segment=False).hit for seed in range(12))
+        for baseline in (5, -3)
+    }
+    assert min(hits.values()) >= 9
+
+
 def test_nearest_between_finds_the_target_of_a_cost_that_is_not_monotone():
     def cost(widths):
         return np.abs(widths - 0.5).sum(axis=-1)
@@ -247,6 +277,19 @@ class Bowl:
         return self.values(points), 2 * (points - self.centre)
 
 
+class Line:
+    """The sum of the coordinates, times a slope, from a height on."""
+
+    def __init__(self, height, slope):
+        self.height, self.slope = height, slope
+
+    def values(self, points):
+        return self.height + self.slope * points.sum(axis=-1)
+
+    def slopes(self, points):
+        return self.values(points), np.full_like(points, self.slope)
+
+
 def test_scalarisation_is_the_papers():
     scalar = Tchebyshev(Bowl(0.0), Bowl(0.0), baseline=-3)
     a, c = 0.75 * (0.5 + 3), 0.25 * (2.0 + 3)
@@ -275,6 +318,18 @@ def test_descent_finds_the_minimum_on_creases_and_at_the_bounds(lam):
     found = scalar.minimise(lam, starts, low, steps=40)
     assert value(found) == pytest.approx(value(best.x[:3]), abs=1e-3)
     assert value(found) >= value(best.x[:3]) - 1e-6
+
+
+@pytest.mark.parametrize(
+    ("baseline", "lam", "width"), [(-3, 0.5, 0.5), (-3, 0.48, 0.64), (5, 0.5, 0.5), (5, 0.52, 0.68)]
+)
+def test_more_weight_on_the_cost_makes_the_minimiser_cheaper_below_and_dearer_above_the_baseline(
+    baseline, lam, width
+):
+    """Loss 1 - w and cost w cross where (1 - lam)(1 - w - b) = lam (w - b): w = (1 - lam)(1 - b) + lam b."""
+    scalar = Tchebyshev(Line(1.0, -1.0), Line(0.0, 1.0), baseline)
+    found = scalar.minimise(lam, np.array([[0.2]]), np.array([0.0]), steps=40)
+    np.testing.assert_allclose(found, [width], atol=1e-4)
 
 
 def test_slopes_of_the_true_cost_see_over_its_steps():
