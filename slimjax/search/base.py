@@ -49,12 +49,17 @@ def usable(scores: Any, count: int) -> np.ndarray:
     return np.where(np.isfinite(scores), scores, np.nan)
 
 
-def check_reachable(name: str, budget: float, space: Space, cost: Cost) -> None:
-    """Raises: BadValue: a budget that is no finite number, or that no subnet of the space meets."""
+def check_reachable(name: str, budget: float, space: Space, cost: Cost, *, below: bool = False) -> None:
+    """Raises: BadValue: a budget that is no finite number, or that no subnet of the space meets.
+
+    Args:
+      below: a subnet has to cost less than the budget, not just as much.
+    """
     least, most = (float(cost(subnet)) for subnet in (space.lowest, space.largest))
-    if not np.isfinite(budget) or budget < least:
+    if not np.isfinite(budget) or budget < least or (below and budget == least):
         raise BadValue(
             name,
-            f"expected a cost of at least {least:.10g}, got {budget:.10g}: this network's subnets cost "
-            f"{least:.10g} to {most:.10g}. Raise it, or lower the space's smallest width ({space.min_width:g}).",
+            f"expected a cost {'above' if below else 'of at least'} {least:.10g}, got {budget:.10g}: this network's "
+            f"subnets cost {least:.10g} to {most:.10g}. Raise it, or lower the space's smallest width "
+            f"({space.min_width:g}).",
         )

@@ -20,8 +20,8 @@ class GreedyState(NamedTuple):
 
     Args:
       subnet: int32 [G], what is left of the network.
-      networks: int32 [T, G], the first subnet at or below each target, from the highest; zeros: not yet found.
-      scores: float64 [T], theirs; NaN: not yet found, or the full network, which nothing was removed from.
+      networks: int32 [T, G], what is recorded for each target, from the highest; zeros: not yet found.
+      scores: float64 [T], theirs; NaN: not yet found.
       reached: how many targets are found.
     """
 
@@ -35,9 +35,11 @@ def greedy(space: Space, cost: Cost, targets: Sequence[float], groups: int = 10)
     """From the full network, narrows in each round the one channel group whose narrowing scores best.
 
     A round asks for one candidate per channel group: the network with one step less of it. The lowest score
-    wins; the first of equal ones does. When the cost is at or below a target for the first time, the network
-    is recorded, and the next lower target is looked for; the search ends with the last one. One pass serves
-    all targets: each gets what a pass of its own would find.
+    wins; the first of equal ones does. Once that network costs less than the target, it is recorded, and the next
+    lower target is looked for; the search ends with the last one. One pass serves all targets, with one network
+    each: a step that passes two targets at once serves the higher one, and the lower one gets a step more. So the
+    full network is never recorded, even for a target that it meets. If nothing is left to narrow, all
+    remaining targets get the last network.
 
     Paper: Yu and Huang, AutoSlim, 2019, section 3; a score is the top-1 error on one large batch, with the norms'
     statistics of that batch.
@@ -45,20 +47,22 @@ def greedy(space: Space, cost: Cost, targets: Sequence[float], groups: int = 10)
     narrowed together. A group that has its fewest channels is not asked for, where the authors add 1 to its error.
 
     Args:
-      targets: costs, in any order.
+      targets: costs that networks are to be below, in any order.
       groups: steps from a channel group's full size to nothing. A step ends at the legal count nearest to
         channels * (1 - k / groups), the larger of two, and never below the fewest: 10 steps of a group of 100 with
         legal multiples of 8 go to 88, 80, 72, 64, 48, 40 and so on. Two readings of the paper exist: 10 groups a
         layer, and the released configurations' "divisor 12", which is 12 here; the released code sets neither.
 
     Raises:
-      BadValue: no targets, targets that no subnet reaches, or a bad `groups`.
+      BadValue: no targets, targets that no subnet is below, a space with nothing to narrow, or a bad `groups`.
       RunError (tell): all candidates of a round failed.
     """
     limits = _descending(targets)
-    check_reachable("targets", limits[-1], space, cost)
+    check_reachable("targets", limits[-1], space, cost, below=True)
     check("groups", groups, integer(1))
     steps = tuple(ladder(space, group, groups) for group in space.groups)
+    if all(len(counts) == 1 for counts in steps):
+        raise BadValue("targets", "no channel group of this network can be narrowed: it has one subnet only.")
     search = _Greedy(space, cost, limits, steps)
     return Searcher(search.init, search.ask, search.tell, search.done, search.found)
 
@@ -80,14 +84,10 @@ class _Greedy:
     def init(self) -> GreedyState:
         shape = (len(self.limits), len(self.space))
         empty = np.zeros(shape, np.int32), np.full(len(self.limits), np.nan)
-        return self._recorded(GreedyState(self.space.largest.copy(), *empty, reached=0), np.nan)
+        return GreedyState(self.space.largest.copy(), *empty, reached=0)
 
     def ask(self, state: GreedyState) -> np.ndarray:
-        candidates = np.tile(state.subnet, (len(self.steps), 1))
-        pairs = zip(self.steps, state.subnet, strict=True)
-        fewer = np.array([counts[counts < n].max(initial=0) for counts, n in pairs])
-        np.fill_diagonal(candidates, fewer)
-        return candidates[(fewer > 0) & (not self.done(state))]
+        return self._narrower(state.subnet)[: 0 if self.done(state) else None]
 
     def tell(self, state: GreedyState, scores: np.ndarray) -> GreedyState:
         candidates = self.ask(state)
@@ -98,7 +98,10 @@ class _Greedy:
                 f"{self.space.to_channels(state.subnet)} has a score."
             )
         best = np.nanargmin(scores)
-        return self._recorded(state._replace(subnet=candidates[best]), scores[best])
+        subnet, networks, known = candidates[best], state.networks.copy(), state.scores.copy()
+        new = slice(state.reached, self._reached(subnet, state.reached))
+        networks[new], known[new] = subnet, scores[best]
+        return GreedyState(subnet, networks, known, reached=new.stop)
 
     def done(self, state: GreedyState) -> bool:
         return state.reached == len(self.limits)
@@ -107,13 +110,19 @@ class _Greedy:
         names = [target_name(limit) for limit in self.limits[: state.reached]]
         return dict(zip(names, state.networks, strict=False))
 
-    def _recorded(self, state: GreedyState, score: float) -> GreedyState:
-        """The state with its subnet noted for all targets that it is the first to reach."""
-        reached = int((self.limits >= float(self.cost(state.subnet))).sum())
-        new = slice(state.reached, max(reached, state.reached))
-        networks, known = state.networks.copy(), state.scores.copy()
-        networks[new], known[new] = state.subnet, score
-        return state._replace(networks=networks, scores=known, reached=new.stop)
+    def _reached(self, subnet: Subnet, before: int) -> int:
+        """How many targets are found, now that the network is narrowed to this."""
+        if not len(self._narrower(subnet)):
+            return len(self.limits)
+        return before + bool(self.cost(subnet) < self.limits[before])
+
+    def _narrower(self, subnet: Subnet) -> np.ndarray:
+        """int32 [N, G]: the subnet with a step less of each group that has one."""
+        candidates = np.tile(subnet, (len(self.steps), 1))
+        pairs = zip(self.steps, subnet, strict=True)
+        fewer = np.array([counts[counts < n].max(initial=0) for counts, n in pairs])
+        np.fill_diagonal(candidates, fewer)
+        return candidates[fewer > 0]
 
 
 def ladder(space: Space, group: Group, groups: int) -> np.ndarray:

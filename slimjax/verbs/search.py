@@ -45,6 +45,9 @@ UNUSED: Mapping[str, tuple[str, ...]] = MappingProxyType(
 )
 """What is said of a search that a method does not ask for."""
 
+BELOW = frozenset({"greedy"})
+"""Methods whose subnets cost less than the budget, not just as much."""
+
 POPULATION = 50
 """Subnets of a generation of "evolution"."""
 
@@ -157,7 +160,8 @@ def _check_budgets(wanted: Search, budgets: Sequence[Budget], net: Supernet) -> 
     cost = budgets[0].resource.cost(net)
     if wanted.method != "history":
         for budget in budgets:
-            check_reachable("budget", budget.absolute(net), net.space, cost)
+            limit, below = budget.absolute(net), wanted.method in BELOW
+            check_reachable("budget", limit, net.space, cost, below=below)
 
 
 def _found(

@@ -58,31 +58,67 @@ def known_path(groups):
     return path
 
 
+def along(path, targets):
+    """What targets get, the highest first, on a path: each a network after the one of the target before."""
+    rest, found = iter(path[1:]), {}
+    for target in targets:
+        found[str(target)] = next(n for n in rest if cost(n) < target)
+    return found
+
+
 @pytest.mark.parametrize("groups", [4, 10, 12, 100])
-def test_each_target_gets_the_first_network_of_the_known_path_that_meets_it(groups):
+def test_each_target_gets_the_first_network_of_the_known_path_that_is_below_it(groups):
     targets = [600, 500, 400, 300, 200, 150]
-    path = known_path(groups)
-    expected = {str(target): next(n for n in path if cost(n) <= target) for target in targets}
+    expected = along(known_path(groups), targets)
     assert {name: n.tolist() for name, n in slim(targets, groups=groups).items()} == expected
 
 
-def test_a_target_that_is_met_exactly_is_reached():
-    exact = int(cost(known_path(10)[5]))
-    assert slim([exact])[str(exact)].tolist() == known_path(10)[5]
+def test_a_network_that_costs_just_the_target_is_slimmed_once_more():
+    path = known_path(10)
+    exact = int(cost(path[5]))
+    assert slim([exact])[str(exact)].tolist() == path[6]
 
 
-def test_one_pass_finds_what_a_pass_for_each_target_finds():
+def test_one_pass_finds_what_a_pass_for_each_target_finds_where_no_step_passes_two():
     targets = [300, 600, 155.5, 450, 300]
     apart = {name: n.tolist() for target in targets for name, n in slim([target]).items()}
     together = {name: n.tolist() for name, n in slim(targets).items()}
+    assert len({tuple(n) for n in apart.values()}) == 4
     assert together == apart
     assert list(together) == ["600", "450", "300", "155.5"]
 
 
-def test_one_step_may_pass_several_targets():
-    found = slim([639.5, 639.25, 639.125], groups=1)
-    assert len({tuple(n) for n in found.values()}) == 1
-    assert len(found) == 3
+TINY = Space((Group("a", 4), Group("b", 4)), Rounding("truncate"), 0.25)
+
+
+def slim_tiny(*targets):
+    """Costs 10 a + b, error (4 - a)^2 + 2 (4 - b)^2, steps of one channel.
+
+    From (4, 4) the candidates' errors are 1 and 2, then 4 and 3, then 6 and 9, then 11 and 12, then, a being at
+    its fewest, 17 and at last 27: (3, 4), (3, 3), (2, 3), (1, 3), (1, 2), (1, 1), which cost 34, 33, 23, 13, 12, 11.
+    """
+    searcher = greedy(TINY, lambda n: np.asarray(n) @ [10, 1], targets, groups=4)
+    state, _ = drive(searcher, lambda n: ((4 - n) ** 2 @ [1, 2]).astype(float))
+    return {name: n.tolist() for name, n in searcher.found(state).items()}
+
+
+def test_a_target_that_the_step_for_the_one_before_has_passed_gets_a_step_more():
+    """The first step costs less than 40 and 35; the second less than 35 and 33.5."""
+    assert slim_tiny(33.5, 40, 35) == {"40": [3, 4], "35": [3, 3], "33.5": [2, 3]}
+
+
+def test_a_target_that_the_full_network_meets_gets_the_first_step():
+    assert slim_tiny(1000) == {"1000": [3, 4]}
+    assert slim_tiny(1000, 44) == {"1000": [3, 4], "44": [3, 3]}
+
+
+def test_targets_that_are_left_when_nothing_can_be_narrowed_get_the_last_network():
+    assert slim_tiny(12.5, 11.75, 11.5, 11.25) == {
+        "12.5": [1, 2],
+        "11.75": [1, 1],
+        "11.5": [1, 1],
+        "11.25": [1, 1],
+    }
 
 
 def test_a_target_that_was_reached_stays_so_where_the_cost_rises_again():
@@ -93,23 +129,14 @@ def test_a_target_that_was_reached_stays_so_where_the_cost_rises_again():
         return cost(n) + 60 * (n[..., 0] == 28)  # above what 32 costs
 
     first = SPACE.from_channels({"a": 32})
-    searcher = greedy(SPACE, bumpy, [cost(first), 500])
+    searcher = greedy(SPACE, bumpy, [cost(first) + 1, 500])
     state, _ = drive(searcher, lambda subnets: subnets[:, 0])
     assert [n.tolist() for n in searcher.found(state).values()] == [first.tolist(), [8, 24, 64]]
 
 
-def test_a_target_that_the_full_network_meets_asks_for_nothing():
-    searcher = greedy(SPACE, cost, [cost(SPACE.largest), 10_000])
-    state = searcher.init()
-    assert searcher.done(state)
-    assert searcher.ask(state).shape == (0, 3)
-    assert [n.tolist() for n in searcher.found(state).values()] == [SPACE.largest.tolist()] * 2
-
-
 def test_score_of_a_found_network_is_the_one_that_was_told():
     state, _ = drive(greedy(SPACE, cost, [10_000, 400, 200]))
-    assert np.isnan(state.scores[0])
-    np.testing.assert_array_equal(state.scores[1:], error(state.networks[1:]))
+    np.testing.assert_array_equal(state.scores, error(state.networks))
 
 
 def test_equal_scores_narrow_the_first_group():
@@ -118,7 +145,7 @@ def test_equal_scores_narrow_the_first_group():
 
 def test_a_group_at_its_fewest_channels_is_not_asked_for():
     least = int(cost(SPACE.lowest))
-    state, asked = drive(greedy(SPACE, cost, [least]), lambda subnets: np.zeros(len(subnets)))
+    state, asked = drive(greedy(SPACE, cost, [least + 0.5]), lambda subnets: np.zeros(len(subnets)))
     assert state.subnet.tolist() == SPACE.lowest.tolist()
     sizes = [len(ladder(SPACE, group, 10)) - 1 for group in SPACE.groups]
     assert [len(rows) for rows in asked] == [3] * sizes[0] + [2] * sizes[1] + [1] * sizes[2]
@@ -156,10 +183,16 @@ def test_targets_that_are_none_are_refused(targets):
         greedy(SPACE, cost, targets)
 
 
-def test_a_target_below_the_narrowest_network_is_refused_with_what_is_reachable():
+@pytest.mark.parametrize("less", [0, 1])
+def test_a_target_that_the_narrowest_network_is_not_below_is_refused_with_what_is_reachable(less):
     least, most = int(cost(SPACE.lowest)), int(cost(SPACE.largest))
-    with pytest.raises(UserError, match=f"at least {least}, got {least - 1}: .* cost {least} to {most}"):
-        greedy(SPACE, cost, [400, least - 1])
+    with pytest.raises(UserError, match=f"above {least}, got {least - less}: .* cost {least} to {most}"):
+        greedy(SPACE, cost, [400, least - less])
+
+
+def test_a_network_that_cannot_be_narrowed_is_refused():
+    with pytest.raises(UserError, match="targets: no channel group of this network can be narrowed"):
+        greedy(Space((Group("a", 4),), Rounding("truncate"), 1.0), lambda n: np.sum(n, -1), [5])
 
 
 @pytest.mark.parametrize("groups", [0, 2.5, True])

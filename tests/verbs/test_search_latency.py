@@ -99,7 +99,7 @@ def test_the_architecture_file_has_the_latency_and_the_network(trained, net, tab
     ("method", "message"),
     [
         ("bayes", "budget: expected a cost of at least {least:.10g}, got 0.01"),
-        ("greedy", "budget: expected a cost of at least {least:.10g}, got 0.01"),
+        ("greedy", "budget: expected a cost above {least:.10g}, got 0.01"),
         ("evolution", "budget: expected a cost of at least {least:.10g}, got 0.01"),
         ("history", "none within latency_ms<=0.01@"),
     ],
