@@ -13,7 +13,7 @@ from slimjax.verbs.arguments import Commands, add_commands, given
 
 # Words of modules that take seconds to import; tests hold them together.
 BENCH_TARGETS = ("cpu", "tpu-v4", "tpu-v5e", "tpu-v5p", "tpu-v6e")  # of profiling.tpu
-METHODS = ("bayes", "evolution", "greedy", "history")  # of verbs.search
+METHODS = ("bayes", "coarse_to_fine", "evolution", "greedy", "history")  # of verbs.search
 CONVENTIONS = ("plain", "slimmable", "joslim", "tfnas")  # of cost.counts
 
 NETWORK = ("multiplier", "num_classes", "image_size", "divisor")
@@ -71,9 +71,9 @@ def define_search(parser: argparse.ArgumentParser) -> None:
         "--method", choices=METHODS, help="default: bayes; history: what training has visited"
     )
     parser.add_argument(
-        "--trials", type=int, help="for bayes, and for evolution in whole generations (default: 200)"
+        "--trials", type=int, help="to score at most; for evolution in whole generations (default: 200)"
     )
-    parser.add_argument("--seed", type=int, help="for bayes, evolution: of what is random (default: 0)")
+    parser.add_argument("--seed", type=int, help="of what is random (default: 0)")
     parser.add_argument("--images", type=int, help="to score on (default: the config's scoring.images)")
     parser.add_argument("--split", choices=["holdout", "train"], help="of these images (default: holdout)")
 

@@ -21,6 +21,7 @@ from slimjax.files import write_atomic
 from slimjax.nn.space import Subnet
 from slimjax.report.table import SubnetRow, write_rows
 from slimjax.search.base import Cost, Searcher, check_reachable, target_name
+from slimjax.search.coarse_to_fine import coarse_to_fine
 from slimjax.search.evolution import evolution
 from slimjax.search.greedy import greedy
 from slimjax.search.mobo import mobo
@@ -36,7 +37,7 @@ from slimjax.workdir.architecture import Architecture
 from slimjax.workdir.rundir import RunDir, SearchDir
 
 METHODS: Mapping[str, str] = MappingProxyType(
-    {"evolution": "loss", "greedy": "error", "bayes": "loss", "history": "loss"}
+    {"evolution": "loss", "coarse_to_fine": "loss", "greedy": "error", "bayes": "loss", "history": "loss"}
 )
 """How to search, and the score that it minimises; "history" takes what Joslim's training has visited."""
 
@@ -61,7 +62,7 @@ class Search:
       budgets: as `budgets.parse_budget` reads them, all on one resource.
       method: of `METHODS`.
       images: held-out images that subnets are scored on; None: the config's `scoring.images`.
-      trials: subnets to score, for "bayes" and "evolution".
+      trials: subnets to score, for "bayes", "coarse_to_fine" and "evolution".
       split: "holdout"; or "train", for networks that were trained on all images.
     """
 
@@ -196,6 +197,8 @@ def _searchers(
         vectors = WidthVectors(net, resource)
         options: dict[str, Any] = {"budgets": limits, "trials": wanted.trials, "seed": wanted.seed}
         return [("", mobo(vectors.subnets, cost, space.largest, vectors.low, **options))]
+    if wanted.method == "coarse_to_fine":
+        return [("", coarse_to_fine(space, cost, limits, wanted.trials, seed=wanted.seed))]
     population = min(POPULATION, wanted.trials)
     generations = wanted.trials // population - 1
 

@@ -4,6 +4,7 @@ import numpy as np
 
 from slimjax.nn.space import Space
 from slimjax.nn.widths import Group, Rounding
+from slimjax.search.coarse_to_fine import coarse_to_fine
 from slimjax.search.evolution import evolution
 from slimjax.search.greedy import greedy
 from slimjax.search.run import run
@@ -24,6 +25,7 @@ def error(subnets):
 SEARCHES = {
     "greedy": lambda: greedy(SPACE, cost, [6000, 3000, 1000]),
     "evolution": lambda: evolution(SPACE, cost, 4000, population=8, generations=5, mutation_probability=0.3),
+    "coarse_to_fine": lambda: coarse_to_fine(SPACE, cost, range(6000, 1000, -700), trials=90),
 }
 
 

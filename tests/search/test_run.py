@@ -257,7 +257,10 @@ def test_a_log_of_another_search_is_refused(tmp_path):
 
 
 def test_a_subnet_without_a_finite_score_is_logged_as_failed(searcher, tmp_path):
-    run_into(tmp_path, searcher, lambda n: np.where(n[:, 0] < 30, -np.inf, error(n)))
+    def score(subnets):
+        return np.where(subnets[:, 0] < 30, -np.inf, error(subnets))
+
+    run_into(tmp_path, searcher, score, tolerance=Tolerance(share=1.0))
     ended = [line for line in lines(tmp_path) if line["state"] != "proposed"]
     assert all((line["channels"]["g0"] < 30) == (line["state"] == "failed") for line in ended)
     assert {line["reason"] for line in ended} == {None, "its score is -inf"}
