@@ -1,6 +1,7 @@
 """Shows sections of docstrings that the Google style does not know. Loaded by mkdocs.yml.
 
-- `Paper:`, `Differs:` and `Reduces to:`, whose text follows on the same line, become paragraphs with a bold beginning;
+- `Paper:`, `Differs:` and `Reduces to:`, whose text follows on the same line, become paragraphs with a bold beginning,
+  of which `Differs:` leads to the page of all differences;
 - `Any other words:` above indented `name: text` entries become a bold line above a list.
 """
 
@@ -10,6 +11,9 @@ from typing import Any
 import griffe
 
 SECTION = re.compile(r"^(Paper|Differs|Reduces to):")
+DIFFERS = "**[Differs](../fidelity.html):**"
+"""Seen from the pages of the API, where docstrings are shown."""
+
 GOOGLE = re.compile(r"^(Args|Attributes|Examples?|Notes?|Raises( \(.*\))?|Returns|Warns|Yields):$")
 LIST = re.compile(r"^([A-Z].*):$")
 ENTRY = re.compile(r"^ +(\w+): ")
@@ -32,7 +36,7 @@ def readable(docstring: str) -> str:
     lines, given, inside = [], docstring.splitlines(), ""
     for line, after in zip(given, [*given[1:], ""], strict=True):
         if SECTION.match(line):
-            lines += ["", SECTION.sub(r"**\1:**", line)]
+            lines += ["", SECTION.sub(r"**\1:**", line).replace("**Differs:**", DIFFERS)]
             inside = "paragraph"
         elif LIST.match(line) and not GOOGLE.match(line) and ENTRY.match(after):
             lines += ["", LIST.sub(r"**\1:**", line), ""]

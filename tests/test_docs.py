@@ -1,8 +1,10 @@
 """What README and the docs say: every command is parsed, every snippet runs, and what they name is there."""
 
 import argparse
+import ast
 import contextlib
 import functools
+import importlib
 import importlib.util
 import inspect
 import os
@@ -196,11 +198,37 @@ def test_sections_of_docstrings_become_paragraphs(monkeypatch):
     names: dict = {}
     exec((DOCS / "griffe_sections.py").read_text(), names)
     shown = names["readable"]("One.\n\nPaper: section 3\n  and 4.\nDiffers: not.\n\nArgs:\n  x: Paper: no.")
-    assert shown == "One.\n\n\n**Paper:** section 3\nand 4.\n\n**Differs:** not.\n\nArgs:\n  x: Paper: no."
+    assert (
+        shown
+        == "One.\n\n\n**Paper:** section 3\nand 4.\n\n**[Differs](../fidelity.html):** not.\n\nArgs:\n  x: Paper: no."
+    )
     shown = names["readable"]("One.\n\nHost code (pure):\n  x: of y,\n    and z.\n  u: w.\n\nArgs:\n  x: no.")
     assert (
         shown == "One.\n\n\n**Host code (pure):**\n\n- `x`: of y,\n    and z.\n- `u`: w.\n\nArgs:\n  x: no."
     )
+
+
+def differing() -> set[str]:
+    """What has a docstring that says in what it differs, as `room.module.name`."""
+    found = set()
+    for path in sorted((REPOSITORY / "slimjax").rglob("*.py")):
+        module = ".".join(path.relative_to(REPOSITORY / "slimjax").with_suffix("").parts)
+        tree = ast.parse(path.read_text())
+        owners = [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef | ast.ClassDef)]
+        found |= {f"{module}.{node.name}" for node in owners if "Differs" in (ast.get_docstring(node) or "")}
+        found |= {module} if "Differs" in (ast.get_docstring(tree) or "") else set()
+    return found
+
+
+def test_page_of_differences_has_them_all():
+    """Each docstring's is there, and what the page names exists."""
+    page = (DOCS / "fidelity.md").read_text().partition("## What differs on purpose")[2]
+    named = set(re.findall(r"`slimjax\.((?:\w+\.)+\w+)`(?=[:,])", page))
+    assert differing() <= named
+    for name in named:
+        module, _, attribute = name.rpartition(".")
+        if not (REPOSITORY / "slimjax" / f"{name.replace('.', '/')}.py").exists():
+            assert hasattr(importlib.import_module(f"slimjax.{module}"), attribute), name
 
 
 def test_own_network_and_algorithm_of_the_page_are_found_by_their_names(tmp_path, monkeypatch):

@@ -38,13 +38,14 @@ def cifar(model: str = "resnet20", classes: int = 10) -> ConfigDict:
     """CIFAR-10 or -100. No S-Net or US-Net recipe is published for them: this is Joslim's, which has one.
 
     Paper: batch 128, rate 0.05, linear decay per iteration after 5 warm-up epochs, 200 epochs, weight decay
-    5e-4, no Nesterov, label smoothing 0.1, 4 pixels of padding, random crop and flip. Networks that are made for
+    5e-4, no Nesterov, label smoothing 0.1, 4 pixels of padding, random crop and flip; what does not fill
+    a batch at an epoch's end is dropped. Networks that are made for
     224 pixels take the strides of small images.
     Differs: images are normalised by the data set's own statistics (`data.statistics="imagenet"` is theirs),
     and calibrated with 5,120 images, where they take the whole training set.
     """
     config = default_config()
-    config.data.update(name=f"cifar{classes}", augment="cifar")
+    config.data.update(name=f"cifar{classes}", augment="cifar", drop_remainder=True)
     config.model.name = model
     if "small_images" in models.lookup(model).defaults:
         config.model.options.small_images = True
@@ -214,7 +215,7 @@ JOSLIM_ON_IMAGENET: Mapping[str, Mapping[str, Any]] = MappingProxyType(
 def imagenet_joslim(model: str) -> ConfigDict:
     """Joslim's ImageNet settings, with US-Net's section for the algorithm: rate 0.5, linear to 0 per iteration after
     5 warm-up epochs, batches of 1024, weight decay 4e-5 on depthwise kernels too, no Nesterov, label smoothing 0.1.
-    Convolutions alone count as MACs.
+    An epoch's remainder is dropped. Convolutions alone count as MACs.
 
     Differs: gammas do not decay (in Joslim's code most do, by their names); calibration takes 5,120 images, not
     2,048; 10,000 training images are held out to score histories, for US-Nets too, so that they can be compared.
@@ -230,7 +231,7 @@ def imagenet_joslim(model: str) -> ConfigDict:
     config = imagenet_usnet()
     config.train.label_smoothing = 0.1
     config.optimizer.update(warmup_epochs=5.0, nesterov=False, weight_decay=4e-5, decay_depthwise=True)
-    config.data.holdout = 10_000
+    config.data.update(holdout=10_000, drop_remainder=True)
     config.scoring.images = 1024
     config.model.name = model
     config.update(JOSLIM_ON_IMAGENET[model])

@@ -14,7 +14,7 @@ from slimjax.errors import UserError
 
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
 
-SCHEMA = 2
+SCHEMA = 3
 """Of all that a run keeps in its directory: config, state, logs, results. It rises when older runs can no longer be
 read. Before schema 2 nothing but the checkpoints had one."""
 
