@@ -1,6 +1,6 @@
 """The augmented Tchebyshev scalarisation of two objectives over a box, and its minimiser.
 
-All starts advance together, so that covariances with the data are worked out for all in one batch.
+All descents advance together, so that covariances with the data are worked out for all in one batch.
 """
 
 from __future__ import annotations
@@ -10,10 +10,14 @@ from collections.abc import Callable
 from typing import Protocol
 
 import numpy as np
+from scipy import optimize
 
 from slimjax.search.gp import GP
 
 AUGMENTATION = 1e-6
+
+DESCENT_STEPS = 15
+"""Of all descents at one weight, at most. BoTorch has 200, for fronts that are no better (see docs/search.md)."""
 
 CostRatio = Callable[[np.ndarray], np.ndarray]
 """Widths [..., d] to true costs [...] over the full network's."""
@@ -97,52 +101,24 @@ class Tchebyshev:
         slopes = np.stack([(1 - lam) * loss_slope, lam * cost_slope])
         return self._pieces(loss, cost, lam), slopes + AUGMENTATION * slopes.sum(axis=0)
 
-    def minimise(self, lam: float, starts: np.ndarray, low: np.ndarray, steps: int) -> np.ndarray:
-        """The best point [d] that descents from `starts` [m, d] reach in the box [low, 1]^d."""
-        points, reach = starts, np.full(len(starts), np.nan)
-        values, slopes = self.pieces(points, lam)
-        for _ in range(steps):
-            reach = np.where(np.isnan(reach), _first_reach(slopes), reach)
-            moved = _prox_linear(points, values, slopes, reach, low)
-            expected = values.max(axis=0) - _linear(values, slopes, moved - points).max(axis=0)
-            if not (expected > 1e-5).any():
-                break
-            new_values, new_slopes = self.pieces(moved, lam)
-            gained = values.max(axis=0) - new_values.max(axis=0)
-            better = gained > 0
-            reach = reach * np.where(gained > 0.5 * expected, 2.0, np.where(better, 0.7, 0.2))
-            points = np.where(better[:, None], moved, points)
-            values = np.where(better, new_values, values)
-            slopes = np.where(better[:, None], new_slopes, slopes)
+    def minimise(self, lam: float, starts: np.ndarray, low: np.ndarray) -> np.ndarray:
+        """The best point [d] of those that descents from `starts` [m, d] end at, in the box [low, 1]^d.
+
+        L-BFGS-B minimises the sum over all starts, as BoTorch does. It knows nothing of the crease where the two
+        pieces cross, and a descent may end there a little above the minimum. That is of use: see docs/search.md.
+        """
+        each = np.arange(len(starts))
+
+        def total(flat: np.ndarray) -> tuple[float, np.ndarray]:
+            values, slopes = self.pieces(flat.reshape(starts.shape), lam)
+            larger = values.argmax(axis=0)
+            return float(values[larger, each].sum()), slopes[larger, each].ravel()
+
+        bounds = optimize.Bounds(np.tile(low, len(starts)), np.ones(starts.size))
+        options = {"maxiter": DESCENT_STEPS}
+        found = optimize.minimize(
+            total, starts.ravel(), jac=True, method="L-BFGS-B", bounds=bounds, options=options
+        )
+        points = np.clip(found.x.reshape(starts.shape), low, 1.0)
+        values, _ = self.pieces(points, lam)
         return points[values.max(axis=0).argmin()]
-
-
-def _first_reach(slopes: np.ndarray) -> np.ndarray:
-    """[m]: the step size for which a step along the steeper gradient is .3 long."""
-    return 0.3 / np.maximum(np.linalg.norm(slopes, axis=2).max(axis=0), 1e-9)
-
-
-def _prox_linear(
-    points: np.ndarray, values: np.ndarray, slopes: np.ndarray, reach: np.ndarray, low: np.ndarray
-) -> np.ndarray:
-    """Minimises the larger of both linearisations + |p|^2 / (2 reach) over the box, nearly.
-
-    Without the box, p = -reach * (s g0 + (1 - s) g1) with s in closed form: where the pieces cross, it goes along
-    the crease instead of zigzagging over it. Coordinates that would leave the box are then held, twice.
-    """
-    free = np.ones_like(points)
-    for _ in range(3):
-        first, second = slopes * free
-        difference = first - second
-        curvature = reach * np.einsum("md,md->m", difference, difference)
-        tilt = values[0] - values[1] - reach * np.einsum("md,md->m", second, difference)
-        share = np.clip(tilt / np.maximum(curvature, 1e-12), 0, 1)[:, None]
-        step = -reach[:, None] * (share * first + (1 - share) * second)
-        outward = ((points <= low) & (step < 0)) | ((points >= 1) & (step > 0))
-        free = np.where(outward, 0.0, free)
-    return np.clip(points + step * free, low, 1)
-
-
-def _linear(values: np.ndarray, slopes: np.ndarray, step: np.ndarray) -> np.ndarray:
-    """[2, m]: both linearisations after a step [m, d]."""
-    return values + np.einsum("kmd,md->km", slopes, step)

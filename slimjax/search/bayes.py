@@ -4,7 +4,8 @@ One proposal draws a cost target, fits a Gaussian process to the losses and one 
 and looks for the weight of an augmented Tchebyshev scalarisation whose minimiser costs what the target says.
 
 Differs from the authors' code:
-  - restarts also begin at the last weight's optimum and at the visited point of the best measured scalarisation;
+  - one set of quasi-random points serves all weights of a proposal, and descents end after 15 steps, where the
+    authors draw anew for each weight and descend to convergence: fronts are as good (docs/search.md);
   - if no weight hits the target, the proposal is a point that does, between the nearest cheaper and dearer
     candidate (`BayesOptions.segment`). The authors take the last candidate, however far off;
   - a history that no Gaussian process can be fitted to gives a random proposal of the target's cost.
@@ -20,6 +21,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
+from scipy.stats import qmc
 from threadpoolctl import threadpool_limits
 
 from slimjax.search import gp, pareto
@@ -31,9 +33,6 @@ logger = logging.getLogger(__name__)
 
 PRIOR_POINTS = 20
 """Proposals of one random width for all dimensions, before the full network and the optimiser's own."""
-
-DESCENT_STEPS = 12
-"""Of every restart, at one weight; the next weight goes on from there."""
 
 POINTS_ON_A_SEGMENT = 65
 
@@ -208,21 +207,25 @@ class _Task:
     target: float | None
 
     def search(self, history: History, start: Warm | None) -> _Found:
-        raw = self.rng.uniform(self.low, 1.0, (self.options.raw_samples, len(self.low)))
         began = time.perf_counter()
-        scalar, warm, visited = self._fit(history, start)
+        scalar, warm = self._fit(history, start)
         fit_seconds = time.perf_counter() - began
-        descents = _Descents(scalar, history.widths, visited, raw, self.low, self.options.restarts)
+        points = quasi_random(self.low, self.options.raw_samples, self.rng)
+        bounds = scalar.loss.values(points), scalar.cost.values(points)  # they do not depend on the weight
+
+        def best(weight: float) -> np.ndarray:
+            values = scalar.scalar(*bounds, weight)
+            starts = points[boltzmann(values, self.options.restarts, self.rng)]
+            return scalar.minimise(weight, starts, self.low)
+
         if self.target is None:
-            return _Found(descents.best(self.rng.uniform()), 1, "searched", fit_seconds, warm)
-        tried = weigh(descents.best, self.cost, self.target, self.options)
+            return _Found(best(self.rng.uniform()), 1, "searched", fit_seconds, warm)
+        tried = weigh(best, self.cost, self.target, self.options)
         widths, how = self._choose(tried, self.target)
         return _Found(widths, len(tried), how, fit_seconds, warm)
 
-    def _fit(
-        self, history: History, start: Warm | None
-    ) -> tuple[Tchebyshev, Warm, tuple[np.ndarray, np.ndarray]]:
-        """The scalarisation, hyper-parameters, and the history's standardised losses [n] and costs [n]."""
+    def _fit(self, history: History, start: Warm | None) -> tuple[Tchebyshev, Warm]:
+        """The scalarisation of standardised objectives, and the hyper-parameters."""
         losses, _, _ = _standardised(history.losses)
         ratios, shift, scale = _standardised(history.ratios)
         options, begin = self.options, start or Warm(None, None)
@@ -234,7 +237,7 @@ class _Task:
         else:
             process = gp.fit(history.widths, ratios, AdditiveMatern(), self.rng, begin.cost)
             warm, objective = Warm(loss.hyper, process.hyper), Bound(process, sign)
-        return Tchebyshev(Bound(loss, sign), objective, options.baseline), warm, (losses, ratios)
+        return Tchebyshev(Bound(loss, sign), objective, options.baseline), warm
 
     def _choose(self, tried: list[tuple[np.ndarray, float]], target: float) -> tuple[np.ndarray, str]:
         last, ratio = tried[-1]
@@ -271,35 +274,27 @@ def weigh(
     return tried
 
 
-class _Descents:
-    """Minimisers of the scalarisation at one weight after another; each begins where the last ended.
+def quasi_random(low: np.ndarray, count: int, rng: np.random.Generator) -> np.ndarray:
+    """Scrambled Sobol points [count, d] in the box [low, 1]^d."""
+    power = (count - 1).bit_length()  # a sequence is even over the box at powers of two
+    return low + (1 - low) * qmc.Sobol(len(low), rng=rng).random_base2(power)[:count]
 
-    Begins also at the visited point that is best as measured, and at the best of the raw samples, whose bounds
-    do not depend on the weight and are worked out once.
+
+def boltzmann(values: np.ndarray, count: int, rng: np.random.Generator) -> np.ndarray:
+    """Positions of `count` values [m], or of all if they are fewer, drawn without repetition: the lowest, and others.
+
+    Weights are exp(-z) of the standardised values z. If the lowest is not among the drawn ones, it takes the place of
+    the last. This is BoTorch's heuristic, with its eta of 1.
     """
-
-    def __init__(
-        self,
-        scalar: Tchebyshev,
-        visited: np.ndarray,
-        measured: tuple[np.ndarray, np.ndarray],
-        raw: np.ndarray,
-        low: np.ndarray,
-        restarts: int,
-    ):
-        self.scalar, self.low, self.restarts = scalar, low, restarts
-        self.visited, self.measured = visited, measured
-        self.raw, self.bounds = raw, (scalar.loss.values(raw), scalar.cost.values(raw))
-        self.last = np.empty((0, len(low)))
-
-    def best(self, weight: float) -> np.ndarray:
-        """The widths [d] of the lowest scalarisation found."""
-        seen = self.visited[[self.scalar.scalar(*self.measured, weight).argmin()]]
-        drawn = self.raw[np.argsort(self.scalar.scalar(*self.bounds, weight), kind="stable")]
-        starts = np.concatenate([self.last, seen, drawn])[: self.restarts]
-        found = self.scalar.minimise(weight, np.clip(starts, self.low, 1.0), self.low, DESCENT_STEPS)
-        self.last = found[None]
-        return found
+    count = min(count, len(values))
+    with np.errstate(over="ignore", invalid="ignore"):
+        spread = values.std(ddof=1) if len(values) > 1 else 0.0
+        standard = (values - values.mean()) / spread if 0 < spread < math.inf else np.zeros(len(values))
+    weights = np.exp(-standard)
+    chosen = rng.choice(len(values), count, replace=False, p=weights / weights.sum())
+    if values.argmin() not in chosen:
+        chosen[-1] = values.argmin()
+    return chosen
 
 
 def draw_target(history: History, lowest: float, rng: np.random.Generator, options: BayesOptions) -> float:

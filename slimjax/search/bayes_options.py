@@ -18,11 +18,11 @@ class BayesOptions:
       iterations: weights that one proposal tries at most.
       tolerance: a target is hit by cost ratios this near.
       restarts: descents at each weight.
-      raw_samples: random points from which descents may begin.
+      raw_samples: quasi-random points; descents begin at some of them, at each weight the better the likelier.
       targets: equally spaced cost targets, from the smallest network to the full one.
       cost_model: "gp" learns the cost too, as the authors do; "exact" takes it as it is.
-      bound: "upper", the authors', is pessimistic, as both objectives are minimised: on known fronts it hardly leaves
-        the uniform widths that a search begins with. "lower" explores, and finds them.
+      bound: "upper", the authors', is pessimistic, as both objectives are minimised: on known fronts it leaves the
+        uniform widths that a search begins with slowly. "lower" explores, and comes nearer to them.
       ard: a lengthscale for each dimension of the loss.
       target_rule: "uniform"; or "pareto", after PareCO: a target's weight is the height of the current front above
         its lowest loss at that cost, so its cell's share of the area between the two, and a tenth uniform.

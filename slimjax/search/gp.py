@@ -93,7 +93,7 @@ class GP:
         cross, pull = self.kernel.cross_slopes(points, self.x, np.array(self.hyper.lengthscale))
         cross *= self.hyper.outputscale
         projected = self._projected(cross)
-        weights = np.stack(np.broadcast_arrays(self.solved, projected @ self.root.T), axis=2)
+        weights = np.stack(np.broadcast_arrays(self.solved, self._pulled(projected)), axis=2)
         slopes = pull(weights * self.hyper.outputscale)
         deviation = self._deviation(projected)
         mean = self.mean + cross @ self.solved
@@ -107,6 +107,16 @@ class GP:
             result[:, columns] = cross[:, : columns.stop] @ self.root[: columns.stop, columns]
 
         threaded(fill, spans(cross.shape[1], COLUMNS), cross.size)
+        return result
+
+    def _pulled(self, projected: np.ndarray) -> np.ndarray:
+        """projected [m, n] @ root transposed, likewise."""
+        result = np.empty_like(projected)
+
+        def fill(rows: slice) -> None:
+            result[:, rows] = projected[:, rows.start :] @ self.root[rows, rows.start :].T
+
+        threaded(fill, spans(projected.shape[1], COLUMNS), projected.size)
         return result
 
     def _deviation(self, projected: np.ndarray) -> np.ndarray:

@@ -315,7 +315,7 @@ def test_descent_finds_the_minimum_on_creases_and_at_the_bounds(lam):
         options={"ftol": 1e-12},
     )
     starts = np.random.default_rng(0).uniform(low, 1, (3, 3))
-    found = scalar.minimise(lam, starts, low, steps=40)
+    found = scalar.minimise(lam, starts, low)
     assert value(found) == pytest.approx(value(best.x[:3]), abs=1e-3)
     assert value(found) >= value(best.x[:3]) - 1e-6
 
@@ -328,7 +328,7 @@ def test_more_weight_on_the_cost_makes_the_minimiser_cheaper_below_and_dearer_ab
 ):
     """Loss 1 - w and cost w cross where (1 - lam)(1 - w - b) = lam (w - b): w = (1 - lam)(1 - b) + lam b."""
     scalar = Tchebyshev(Line(1.0, -1.0), Line(0.0, 1.0), baseline)
-    found = scalar.minimise(lam, np.array([[0.2]]), np.array([0.0]), steps=40)
+    found = scalar.minimise(lam, np.array([[0.2]]), np.array([0.0]))
     np.testing.assert_allclose(found, [width], atol=1e-4)
 
 
@@ -340,6 +340,55 @@ def test_slopes_of_the_true_cost_see_over_its_steps():
     values, slopes = truth.slopes(np.array([[0.6, 0.7], [0.25, 1.0]]))
     np.testing.assert_allclose(values, (cost(np.array([[0.6, 0.7], [0.25, 1.0]])) - 0.5) / 2)
     np.testing.assert_allclose(slopes, 0.25, atol=0.1)  # by single steps: 0, or 1 / 128 over next to nothing
+
+
+def test_quasi_random_points_are_even_over_the_box():
+    """Of 64 Sobol points, each 64th of every coordinate has one; fewer points are the first of them."""
+    low = np.array([0.2, 0.6])
+    points = bayes.quasi_random(low, 64, np.random.default_rng(0))
+    cells = np.sort(np.floor(64 * (points - low) / (1 - low)).astype(int), axis=0)
+    np.testing.assert_array_equal(cells, np.stack([np.arange(64)] * 2, axis=1))
+    np.testing.assert_array_equal(bayes.quasi_random(low, 40, np.random.default_rng(0)), points[:40])
+    assert (bayes.quasi_random(low, 64, np.random.default_rng(1)) != points).all()
+
+
+@pytest.mark.parametrize("restarts", [3, 50])
+def test_descents_begin_at_quasi_random_points_the_best_at_their_weight_among_them(monkeypatch, restarts):
+    """So many of them, or all of 16."""
+    begun = []
+    real = Tchebyshev.minimise
+    monkeypatch.setattr(
+        Tchebyshev,
+        "minimise",
+        lambda self, *arguments: begun.append((self, *arguments)) or real(self, *arguments),
+    )
+    proposal(raw_samples=16, restarts=restarts, segment=False, tolerance=1e-9)
+    assert len(begun) == 10
+    every = {tuple(row) for _, _, starts, _ in begun for row in starts}
+    assert len(every) <= 16, "one set of points serves all weights"
+    points = np.array(sorted(every))
+    for scalar, weight, starts, _ in begun:
+        best = scalar.scalar(scalar.loss.values(points), scalar.cost.values(points), weight).argmin()
+        assert len({tuple(row) for row in starts}) == min(restarts, 16)
+        assert points[best].tolist() in starts.tolist()
+
+
+def test_starts_are_drawn_by_their_values_and_the_lowest_is_always_among_them():
+    """Of the values 0, 1, 2, z is -1, 0, 1: the other start is value 1 with the probability p1 / (p1 + p2).
+
+    p1 and p2 are as 1 to exp(-1). Where 1 and 2 are drawn, the lowest takes the second one's place; which makes it
+    p0 p1 / (p1 + p2) + p1 = p1 / (p1 + p2).
+    """
+    rng = np.random.default_rng(0)
+    drawn = np.array([np.sort(bayes.boltzmann(np.arange(3.0), 2, rng)) for _ in range(4000)])
+    assert (drawn[:, 0] == 0).all()
+    assert (drawn[:, 1] == 1).mean() == pytest.approx(1 / (1 + np.exp(-1)), abs=0.025)
+
+
+@pytest.mark.parametrize("values", [[1.0], [1.0, 1.0], [1e308, -1e308, 0.0]])
+def test_all_values_are_starts_where_they_are_few(values):
+    chosen = bayes.boltzmann(np.array(values), 5, np.random.default_rng(0))
+    assert sorted(chosen.tolist()) == list(range(len(values)))
 
 
 # The whole
@@ -373,16 +422,17 @@ def test_warm_start_is_used_and_ends_where_a_cold_one_does(monkeypatch):
     assert warm.hit
 
 
-def test_lower_bound_finds_a_known_front_and_the_authors_bound_stays_at_uniform_widths():
+def test_a_known_front_is_found_with_the_lower_bound_and_neared_with_the_authors():
     """Area against the true front's, at one budget; the upper bound punishes whatever is not known."""
     known = Known(4)
-    found = known.share(known.search(70, bound="lower"))
+    upper, lower = (known.share(known.search(70, bound=bound)) for bound in ("upper", "lower"))
     rng = np.random.default_rng(0)
     random = max(known.share(rng.uniform(LOW, 1, (70, 4))) for _ in range(5))
     uniform = known.share(np.repeat(np.linspace(LOW, 1, 200)[:, None], 4, axis=1))
-    assert found >= 0.95
-    assert found > random
-    assert known.share(known.search(70)) <= uniform + 0.02
+    assert lower >= 0.95
+    assert lower > random
+    assert upper > uniform + 0.02, "it leaves the uniform widths that it begins with"
+    assert upper < lower
 
 
 def test_blas_takes_one_thread_while_a_proposal_is_made_and_its_own_again_after(monkeypatch):
