@@ -7,7 +7,7 @@ import functools
 import math
 from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -18,9 +18,11 @@ from slimjax.checks import check, number, one_of
 from slimjax.cost import counts, units
 from slimjax.cost.latency import Latency, LatencyTable
 from slimjax.errors import BadValue
-from slimjax.nn import slicing, trace
+from slimjax.nn import reorder, slicing, trace
 from slimjax.nn.space import Space, Subnet
 from slimjax.nn.widths import Rounding
+
+State = TypeVar("State")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -89,6 +91,18 @@ class Supernet:
     def latency(self, table: LatencyTable) -> Latency:
         """Milliseconds by a table, a function of subnets [..., G]. Raises: UserError: units that it lacks."""
         return Latency(table, units.divide(self.records), self.space)
+
+    def reorder(self, state: State, importance: Mapping[str, Any]) -> State:
+        """The same network with the most important channels first: equal logits, but for rounding, at full size.
+
+        Args:
+          state: variables, or a training state; what the optimiser and the moving average keep is reordered, too.
+          importance: group name to [C], such as `filters.norms` of its parameters.
+
+        Raises:
+          BadValue: see `reorder.order`.
+        """
+        return reorder.permute(self.records, reorder.order(self.records, self.space, importance), state)
 
     def cut(self, variables: Mapping[str, Any], subnet: Subnet) -> dict[str, Any]:
         """The dense network's variables (see `slicing.cut`)."""

@@ -34,9 +34,11 @@ class Layer(nn.Module):
     """Base of what a forward pass is written down as (`records.trace`): feature maps in, one feature map out.
 
     `in_place`: elementwise, so the result can take the storage of the first argument.
+    `by_position`: channel c of the argument becomes channel c of the result, in another group.
     """
 
     in_place: ClassVar[bool] = False
+    by_position: ClassVar[bool] = False
 
 
 class PadShortcut(Layer):
@@ -44,6 +46,8 @@ class PadShortcut(Layer):
 
     Paper: He et al. 2016, option A. Differs: the zeros all come last, so that subnets stay leading slices.
     """
+
+    by_position: ClassVar[bool] = True
 
     group: Group
     stride: int = 1

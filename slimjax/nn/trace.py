@@ -42,6 +42,8 @@ class LayerRecord:
     """One layer call: where it is, what it is, its groups, its arrays, and its spatial sizes [H, W].
 
     Args:
+      conv_groups: of a grouped convolution, which interleaves its channels; else 1.
+      by_position: see `layers.Layer`.
       options: "field=value" of what else it was made with that differs from its class's default.
     """
 
@@ -54,6 +56,8 @@ class LayerRecord:
     in_size: tuple[int, ...]
     out_size: tuple[int, ...]
     arrays: tuple[ArrayRecord, ...]
+    conv_groups: int = 1
+    by_position: bool = False
     options: tuple[str, ...] = ()
 
     @property
@@ -234,6 +238,8 @@ def _layer_record(
         in_size=x.value.shape[1:-1],
         out_size=y.value.shape[1:-1],
         arrays=tuple(arrays),
+        conv_groups=getattr(module, "conv_groups", 1),
+        by_position=getattr(module, "by_position", False),
         options=_options(module),
     )
 

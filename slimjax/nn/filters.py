@@ -1,0 +1,54 @@
+"""Filters of a network by the channel that they make: their norms, for penalties and for importance."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import traverse_util
+
+from slimjax.nn.trace import Records
+from slimjax.nn.widths import Group
+
+
+def norms(records: Records, params: Mapping[str, Any], power: int = 2) -> dict[str, jax.Array]:
+    """For each slimmable group, the norm of every channel's filters, float32 [C] in the order of its channels.
+
+    A channel's filters are those of all convolutions into its group: several write to a residual stream, and a
+    depthwise convolution keeps its input's group. They are kept or cut together, so their norm is that of all their
+    weights together: the sum of |w| (power 1), or the root of the sum of w^2 (power 2).
+
+    Args:
+      params: kernels at full size.
+    """
+    leaves, sums = traverse_util.flatten_dict(params), dict[str, jax.Array]()
+    for record, array, group in _filters(records):
+        kernel = leaves[(*record, array)]
+        per_entry = (jnp.abs(kernel) ** power).reshape(-1, kernel.shape[-1]).sum(0)
+        per_channel = per_entry.reshape(group.base.channels, -1).sum(1)
+        sums[group.name] = sums.get(group.name, 0.0) + per_channel
+    return {name: total ** (1 / power) for name, total in sums.items()}
+
+
+def gammas(records: Records, affine: Mapping[str, Any]) -> dict[str, jax.Array]:
+    """For each slimmable group, the root of the sum of squares of every channel's gammas, float32 [C]."""
+    leaves, sums = traverse_util.flatten_dict(affine), dict[str, jax.Array]()
+    for record in records:
+        path, group = (*record.path, "scale"), record.out_group
+        if path in leaves and not group.fixed:
+            per_channel = jnp.square(leaves[path]).reshape(group.base.channels, -1).sum(1)
+            sums[group.name] = sums.get(group.name, 0.0) + per_channel
+    return {name: jnp.sqrt(total) for name, total in sums.items()}
+
+
+def _filters(records: Records) -> list[tuple[tuple[str, ...], str, Group]]:
+    """Path, name and group of each kernel whose last axis is what a convolution into a slimmable group makes."""
+    found = []
+    for record in records:
+        for array in record.arrays:
+            group = array.axes[-1]
+            if array.is_kernel and record.in_size and isinstance(group, Group) and not group.fixed:
+                found.append((record.path, array.name, group))
+    return list(dict.fromkeys(found))
