@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Any
 
 import jax
@@ -41,6 +42,18 @@ def gammas(records: Records, affine: Mapping[str, Any]) -> dict[str, jax.Array]:
             per_channel = jnp.square(leaves[path]).reshape(group.base.channels, -1).sum(1)
             sums[group.name] = sums.get(group.name, 0.0) + per_channel
     return {name: jnp.sqrt(total) for name, total in sums.items()}
+
+
+Importance = Callable[[Records, Mapping[str, Any]], dict[str, jax.Array]]
+"""(records, variables at full size) -> for each slimmable group, how important its channels are, float32 [C]."""
+
+IMPORTANCES: Mapping[str, Importance] = MappingProxyType(
+    {
+        "l1": lambda records, variables: norms(records, variables["params"], power=1),
+        "l2": lambda records, variables: norms(records, variables["params"], power=2),
+        "gamma": lambda records, variables: gammas(records, variables["affine"]),
+    }
+)
 
 
 def _filters(records: Records) -> list[tuple[tuple[str, ...], str, Group]]:

@@ -13,6 +13,7 @@ from slimjax.verbs.arguments import Commands, add_commands, given
 
 # Words of modules that take seconds to import; tests hold them together.
 BENCH_TARGETS = ("cpu", "tpu-v4", "tpu-v5e", "tpu-v5p", "tpu-v6e")  # of profiling.tpu
+IMPORTANCES = ("l1", "l2", "gamma")  # of nn.filters
 METHODS = ("bayes", "coarse_to_fine", "evolution", "greedy", "history")  # of verbs.search
 CONVENTIONS = ("plain", "slimmable", "joslim", "tfnas")  # of cost.counts
 
@@ -76,6 +77,11 @@ def define_search(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seed", type=int, help="of what is random (default: 0)")
     parser.add_argument("--images", type=int, help="to score on (default: the config's scoring.images)")
     parser.add_argument("--split", choices=["holdout", "train"], help="of these images (default: holdout)")
+    parser.add_argument(
+        "--reorder",
+        choices=IMPORTANCES,
+        help="sort the trained channels first: by the norm of their filters, or of their gammas (default: not)",
+    )
 
 
 def define_cost(parser: argparse.ArgumentParser) -> None:

@@ -18,6 +18,7 @@ from slimjax.experiment import recipes, reload
 from slimjax.experiment.build import Experiment, check_scoring, network
 from slimjax.experiment.measure import Prober, evaluate
 from slimjax.files import write_atomic
+from slimjax.nn import filters
 from slimjax.nn.space import Subnet
 from slimjax.report.table import SubnetRow, write_rows
 from slimjax.search.base import Cost, Searcher, check_reachable, target_name
@@ -42,7 +43,7 @@ METHODS: Mapping[str, str] = MappingProxyType(
 """How to search, and the score that it minimises; "history" takes what Joslim's training has visited."""
 
 UNUSED: Mapping[str, tuple[str, ...]] = MappingProxyType(
-    {"greedy": ("trials", "seed"), "history": ("trials", "seed", "images", "split")}
+    {"greedy": ("trials", "seed"), "history": ("trials", "seed", "images", "split", "reorder")}
 )
 """What is said of a search that a method does not ask for."""
 
@@ -64,6 +65,7 @@ class Search:
       images: held-out images that subnets are scored on; None: the config's `scoring.images`.
       trials: subnets to score, for "bayes", "coarse_to_fine" and "evolution".
       split: "holdout"; or "train", for networks that were trained on all images.
+      reorder: channels are first sorted by this importance, of `filters.IMPORTANCES`; None: they stay as they are.
     """
 
     directory: str
@@ -73,11 +75,13 @@ class Search:
     trials: int = 200
     split: str = "holdout"
     seed: int = 0
+    reorder: str | None = None
 
     def __post_init__(self) -> None:
         check("method", self.method, one_of(*METHODS))
         check("trials", self.trials, integer(1))
         check("seed", self.seed, integer(0))
+        check("reorder", self.reorder, if_given(one_of(*filters.IMPORTANCES)))
         check("images", self.images, if_given(integer(2)))
         if not self.budgets:
             raise BadValue("budget", "expected one or more, such as 'macs<=0.5'.")
@@ -110,7 +114,7 @@ def asked(arguments: argparse.Namespace) -> Search:
     """What the arguments ask for. Raises: UserError: options that the method does not use."""
     method = arguments.method or Search.method
     refuse(arguments, UNUSED.get(method, ()), f"--method {method} does not use it.")
-    options = given(arguments, "method", "images", "trials", "split", "seed")
+    options = given(arguments, "method", "images", "trials", "split", "seed", "reorder")
     return Search(arguments.workdir, tuple(arguments.budget), **options)
 
 
@@ -130,6 +134,9 @@ def search(wanted: Search) -> list[SubnetRow]:
             f"--workdir {wanted.directory}: expected a network that runs at any width; its gammas and betas are "
             "private to its switches. Search a US-Net, a BigNAS or a Joslim run."
         )
+    if wanted.reorder:
+        importance = filters.IMPORTANCES[wanted.reorder](experiment.net.records, state.variables())
+        state = experiment.net.reorder(state, importance)
     found = _found(wanted, budgets, experiment, state)
     rows = evaluate(experiment, state, experiment.algorithm.choose(state, found))
     if jax.process_index() == 0:
@@ -178,6 +185,7 @@ def _found(
     for name, searcher in _searchers(wanted, experiment.net, budgets[0].resource, list(limits.values())):
         # What scores depend on is in the log's name: other weights or images begin another.
         about = f"step{int(state.step)}-{wanted.split}{experiment.config.scoring.images}-seed{wanted.seed}"
+        about += f"-{wanted.reorder}" * bool(wanted.reorder)
         with TrialLog(wanted.folder.trials(about + name), enabled=jax.process_index() == 0) as log:
             options: dict[str, Any] = {"how": wanted.method, "share": sharding.from_leader}
             found |= searcher.found(run_search(searcher, score, log, space, cost, **options))
@@ -198,7 +206,9 @@ def _searchers(
         options: dict[str, Any] = {"budgets": limits, "trials": wanted.trials, "seed": wanted.seed}
         return [("", mobo(vectors.subnets, cost, space.largest, vectors.low, **options))]
     if wanted.method == "coarse_to_fine":
-        return [("", coarse_to_fine(space, cost, limits, wanted.trials, seed=wanted.seed))]
+        # The grid depends on both, so another number of trials, or other budgets, begin another log.
+        ending = "-".join(["", f"trials{wanted.trials}", *map(target_name, limits)])
+        return [(ending, coarse_to_fine(space, cost, limits, wanted.trials, seed=wanted.seed))]
     population = min(POPULATION, wanted.trials)
     generations = wanted.trials // population - 1
 
@@ -244,10 +254,11 @@ def _save(
     write_atomic(folder.retrain, RETRAIN.format(run=run, paths=paths, settings=settings))
 
 
-def _drawn(wanted: Search) -> dict[str, int]:
-    """What a random search depends on."""
+def _drawn(wanted: Search) -> dict[str, Any]:
+    """What else a search depends on."""
     used = {"trials": wanted.trials, "seed": wanted.seed}
-    return {name: value for name, value in used.items() if name not in UNUSED.get(wanted.method, ())}
+    drawn = {name: value for name, value in used.items() if name not in UNUSED.get(wanted.method, ())}
+    return drawn | ({"reorder": wanted.reorder} if wanted.reorder else {})
 
 
 RETRAIN = '''"""Trains the subnets that slimjax search found, from scratch, as one S-Net."""

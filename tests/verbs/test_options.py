@@ -99,6 +99,7 @@ ESTIMATE = ["bench", "step", "--config", DIGITS, "--target", "tpu-v5e"]
         ([*SEARCH, "history", "--seed", "1"], "--seed: --method history does not use it."),
         ([*SEARCH, "history", "--images", "64"], "--images: --method history does not use it."),
         ([*SEARCH, "history", "--split", "holdout"], "--split: --method history does not use it."),
+        ([*SEARCH, "history", "--reorder", "l1"], "--reorder: --method history does not use it."),
         (
             ["cost", "--model", "resnet8", "--monotone"],
             "--monotone: repairs a table. Give one: --table FILE.",

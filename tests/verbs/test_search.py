@@ -2,7 +2,9 @@
 
 import json
 import shutil
+from pathlib import Path
 
+import numpy as np
 import pytest
 
 from helpers.runs import short_run, small, untrained
@@ -12,6 +14,7 @@ from slimjax.experiment import config_file, recipes, reload
 from slimjax.experiment.build import Experiment, build
 from slimjax.experiment.config import complete
 from slimjax.experiment.measure import Prober
+from slimjax.nn import filters
 from slimjax.search import trials
 from slimjax.verbs import cli, options, search
 from slimjax.verbs.search import METHODS, Search
@@ -41,6 +44,27 @@ def test_found_subnets_fit_their_budgets_and_are_written_down(trained, method):
         assert found.costs["macs"] == row["macs"]
         assert found.how["method"] == method
         assert found.accuracy["top1"] == row["top1"]
+
+
+@pytest.mark.parametrize("importance", sorted(filters.IMPORTANCES))
+def test_channels_are_sorted_before_the_search_if_that_is_asked_for(trained, importance, monkeypatch):
+    """What is scored and evaluated is the reordered network: narrow ones lose their least important channels."""
+    evaluated, real = [], search.evaluate
+    monkeypatch.setattr(search, "evaluate", lambda *given: evaluated.append(given[1]) or real(*given))
+    search.search(Search(trained, ("macs<=0.5",), "coarse_to_fine", trials=8))
+    (row,) = search.search(Search(trained, ("macs<=0.5",), "coarse_to_fine", trials=8, reorder=importance))
+    net = reload.experiment_of(RunDir(trained)).net
+    plain, sorted_ = (filters.IMPORTANCES[importance](net.records, s.variables()) for s in evaluated)
+    for group in (
+        "stage1/block1",
+        "stage2/block1",
+        "stage3/block1",
+    ):  # which no other group meets by position
+        assert (np.diff(sorted_[group]) <= 0).all()
+        assert not (np.diff(plain[group]) <= 0).all()
+    found = architecture.load(f"{trained}/search-coarse_to_fine/macs-0.5.json")
+    assert (found.how["reorder"], found.accuracy["top1"]) == (importance, row["top1"])
+    assert len(list(Path(trained).glob(f"search-coarse_to_fine/*{importance}*.jsonl"))) == 1
 
 
 def test_found_subnets_can_be_trained_as_one_snet(trained):
@@ -170,3 +194,4 @@ def test_search_answers_with_one_line_of_json(trained, capsys):
 
 def test_the_command_line_knows_all_methods():
     assert sorted(options.METHODS) == sorted(METHODS)
+    assert sorted(options.IMPORTANCES) == sorted(filters.IMPORTANCES)
