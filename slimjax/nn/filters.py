@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Any
@@ -30,7 +31,37 @@ def norms(records: Records, params: Mapping[str, Any], power: int = 2) -> dict[s
         per_entry = (jnp.abs(kernel) ** power).reshape(-1, kernel.shape[-1]).sum(0)
         per_channel = per_entry.reshape(group.base.channels, -1).sum(1)
         sums[group.name] = sums.get(group.name, 0.0) + per_channel
-    return {name: total ** (1 / power) for name, total in sums.items()}
+    return {name: total if power == 1 else _root(total) for name, total in sums.items()}
+
+
+def group_lasso(norms: Mapping[str, jax.Array], clip: float | jax.Array = math.inf) -> jax.Array:
+    """The sum over groups l and channels i of min(||W_li||, delta_l), where delta_l = clip * mean_i ||W_li||.
+
+    A channel whose norm is delta_l or more has no gradient; one below it has that of the plain lasso, W / ||W||, and
+    one that is zero has none. So small channels shrink and large ones are left alone. The threshold follows the
+    weights from step to step, but no gradient flows through it.
+
+    Paper: Yang et al., Non-uniform DNN Structured Subnets Sampling, DAC 2020, equations 1 and 3 (weight penalty
+    clipping).
+    Differs: a norm is of a channel, not of one convolution's filter: see `norms`. That the threshold has no gradient
+    is our reading of the word.
+    Reduces to: the plain group lasso, where `clip` is infinite.
+
+    Args:
+      norms: of `norms`, at power 2.
+    """
+    total = jnp.zeros(())
+    for norm in norms.values():
+        mean = jax.lax.stop_gradient(norm.mean())
+        threshold = jnp.where(mean > 0, clip * mean, 0.0)  # infinitely often nothing is nothing
+        total += jnp.where(norm < threshold, norm, threshold).sum()
+    return total
+
+
+def _root(squares: jax.Array) -> jax.Array:
+    """The square root, whose gradient at 0 is 0."""
+    positive = squares > 0
+    return jnp.where(positive, jnp.sqrt(jnp.where(positive, squares, 1.0)), 0.0)
 
 
 def gammas(records: Records, affine: Mapping[str, Any]) -> dict[str, jax.Array]:
@@ -41,7 +72,7 @@ def gammas(records: Records, affine: Mapping[str, Any]) -> dict[str, jax.Array]:
         if path in leaves and not group.fixed:
             per_channel = jnp.square(leaves[path]).reshape(group.base.channels, -1).sum(1)
             sums[group.name] = sums.get(group.name, 0.0) + per_channel
-    return {name: jnp.sqrt(total) for name, total in sums.items()}
+    return {name: _root(total) for name, total in sums.items()}
 
 
 Importance = Callable[[Records, Mapping[str, Any]], dict[str, jax.Array]]

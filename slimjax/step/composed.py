@@ -25,7 +25,7 @@ from slimjax.step.gradient import Inputs, Outputs
 from slimjax.step.programs import Call, ProgramCounts, Programs, outputs
 from slimjax.step.slots import Batch, Metrics, Slot
 from slimjax.step.state import COMMON, TrainState, Tree, Weights, joined, picked
-from slimjax.step.update import Sums, prepare_program, update_program
+from slimjax.step.update import Penalty, Sums, prepare_program, update_program
 
 Run = Callable[[Call], Tree]
 """What becomes of a program call: it is run, compiled, or only traced."""
@@ -37,10 +37,17 @@ class ComposedStep:
     Args:
       slots: the subnets of a step, in order.
       draws: int32 [N, G], a sample of the subnets that will be proposed; the rungs are chosen for them.
+      penalty: on the parameters, added to the step's loss; its knobs are the entry "penalty" of the algorithm's arrays.
     """
 
-    def __init__(self, engine: Engine, slots: Sequence[Slot], draws: Subnet | None = None) -> None:
-        self.engine, self.slots = engine, tuple(slots)
+    def __init__(
+        self,
+        engine: Engine,
+        slots: Sequence[Slot],
+        draws: Subnet | None = None,
+        penalty: Penalty | None = None,
+    ) -> None:
+        self.engine, self.slots, self.penalty = engine, tuple(slots), penalty
         draws = np.zeros((0, len(engine.net.space)), np.int32) if draws is None else draws
         self.forms = Forms(engine, self.slots, draws)
         self.programs = Programs(self.forms.most_programs, engine.platform)
@@ -132,7 +139,9 @@ class ComposedStep:
             _note(sums, slot, result)
         # The algorithm's arrays are the host's business: they stay there.
         bare = dataclasses.replace(state, algorithm=None)
-        new, metrics = run(Call("update", functools.partial(update_program, self.engine), (bare, sums)))
+        arguments = (bare, sums, state.algorithm["penalty"]) if self.penalty else (bare, sums)
+        update = functools.partial(update_program, self.engine, self.penalty)
+        new, metrics = run(Call("update", update, arguments))
         return dataclasses.replace(new, algorithm=state.algorithm), metrics
 
     def _call(self, slot: Slot, form: Form, subnet: Channels, inputs: Inputs, total: Weights) -> Call:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
@@ -42,8 +43,18 @@ def prepare_program(engine: Engine) -> jax.stages.Wrapped:
     return jax.jit(prepare, out_shardings=jax.NamedSharding(engine.mesh, SHARDED))
 
 
-def update_program(engine: Engine) -> jax.stages.Wrapped:
-    """The jitted `(state, sums) -> (state, metrics)`: one sum over the devices, one update; the state is donated."""
+Penalty = Callable[[Tree, Tree], jax.Array]
+"""(parameters, its knobs: numbers or arrays) -> a scalar that is added to the loss of a step, once."""
+
+
+def update_program(engine: Engine, penalty: Penalty | None = None) -> jax.stages.Wrapped:
+    """The jitted `(state, sums, knobs) -> (state, metrics)`: one sum over the devices, one update.
+
+    The state is donated.
+
+    Args:
+      penalty: on the parameters. Its knobs are arguments: other values compile nothing new.
+    """
 
     def reduce(parts: Tree) -> Tree:
         # Flattened, so that everything crosses the devices in one all-reduce.
@@ -52,12 +63,15 @@ def update_program(engine: Engine) -> jax.stages.Wrapped:
 
     reduce_all = jax.shard_map(reduce, mesh=engine.mesh, in_specs=SHARDED, out_specs=REPLICATED)
 
-    def update(state: TrainState, sums: Sums) -> tuple[TrainState, Metrics]:
+    def update(state: TrainState, sums: Sums, knobs: Tree = None) -> tuple[TrainState, Metrics]:
         grads, measured = reduce_all((sums.gradients, sums.metrics))
         metrics = {f"{slot}/{name}": m for slot, found in measured.items() for name, m in found.items()}
         # A set of gammas and betas that no slot of this step uses does not move.
         idle = {name: jax.tree.map(jnp.zeros_like, affine) for name, affine in state.affine.items()}
         grads["affine"] = idle | grads["affine"]
+        if penalty is not None:
+            metrics["penalty"], extra = jax.value_and_grad(penalty)(state.params, knobs)
+            grads["params"] = jax.tree.map(jnp.add, grads["params"], extra)
         metrics["grad_norm"] = optax.tree.norm(grads)
         return _updated(engine, state, grads, sums.stats), metrics
 

@@ -1,6 +1,11 @@
 """Norms of filters by the channel that they make, against sums written out."""
 
+import math
+
+import jax
+import jax.numpy as jnp
 import numpy as np
+import pytest
 
 from helpers.nets import every_layer, named, variables_of
 from slimjax.nn import filters
@@ -39,3 +44,36 @@ def test_gammas_of_a_channel_are_taken_together():
     affine = variables_of(net)["affine"]
     one, other = affine["stem_norm"]["scale"], affine["stage1_block1"]["norm2"]["scale"]
     np.testing.assert_allclose(filters.gammas(net.records, affine)["stage1"], np.hypot(one, other), rtol=1e-6)
+
+
+def lasso(clip, weights):
+    """Of one group of channels with two weights each, and the gradient."""
+    penalty = lambda w: filters.group_lasso({"g": filters._root((w**2).sum(0))}, clip)  # noqa: E731
+    return jax.value_and_grad(penalty)(jnp.asarray(weights, jnp.float32))
+
+
+# Three channels (columns) of norms 3, 5 and 10, whose mean is 6.
+WEIGHTS = [[3.0, 3.0, 6.0], [0.0, 4.0, 8.0]]
+UNIT = np.array([[1.0, 0.6, 0.6], [0.0, 0.8, 0.8]])
+
+
+@pytest.mark.parametrize(
+    ("clip", "value", "below"),
+    [
+        (math.inf, 3 + 5 + 10, [1, 1, 1]),
+        (2.0, 3 + 5 + 10, [1, 1, 1]),  # a threshold of 12
+        (1.0, 3 + 5 + 6, [1, 1, 0]),
+        (0.75, 3 + 4.5 + 4.5, [1, 0, 0]),
+        (0.5, 3 + 3 + 3, [0, 0, 0]),  # on the threshold is not below it
+    ],
+)
+def test_clipped_lasso_has_a_gradient_below_the_threshold_only(clip, value, below):
+    penalty, gradient = lasso(clip, WEIGHTS)
+    assert float(penalty) == pytest.approx(value)
+    np.testing.assert_allclose(gradient, UNIT * below, rtol=1e-6)
+
+
+@pytest.mark.parametrize("clip", [1.0, math.inf])
+def test_channels_that_are_zero_have_no_gradient(clip):
+    penalty, gradient = lasso(clip, np.zeros((2, 3)))
+    assert (float(penalty), np.abs(gradient).max()) == (0, 0)
