@@ -13,6 +13,7 @@ import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from types import MappingProxyType
 from typing import Any
 
 import jax
@@ -25,6 +26,7 @@ from slimjax.bench.against import torch_side
 from slimjax.checks import check, integer
 from slimjax.errors import RunError, UserError
 from slimjax.experiment.build import Experiment, build
+from slimjax.nn import filters
 from slimjax.nn.space import Subnet
 from slimjax.profiling import hlo, tpu
 from slimjax.step.composed import ComposedStep
@@ -37,6 +39,9 @@ DRAWS = 8
 
 FRESH = 1000
 """Further proposals, for which programs must be there already."""
+
+KNOBS = MappingProxyType({"strength": np.float32(1e-4), "clip": np.float32(1.0)})
+"""Of the penalty that is timed. What they are changes nothing about its cost."""
 
 Channels = tuple[int, ...]
 
@@ -70,6 +75,11 @@ class Arms:
     def alone(self, subnet: Channels) -> ComposedStep:
         """A whole training step of one subnet, sliced, on labels."""
         return ComposedStep(self.experiment.engine, (Slot("alone", subnet),))
+
+    def penalised(self) -> ComposedStep:
+        """The full network's step with a clipped group lasso on all filters."""
+        penalty = filters.lasso_penalty(self.experiment.net.records)
+        return ComposedStep(self.experiment.engine, (Slot("alone", self.largest),), penalty=penalty)
 
     def answer(self, costs: Mapping[Channels, float], sandwich: float, **more: Any) -> dict[str, Any]:
         """The figures of a run, from the cost of each subnet alone and of the sandwich."""
@@ -132,9 +142,10 @@ def run(config: ConfigDict, repeats: int = 20, against: str | None = None) -> di
         float images; ours begins with the stored bytes and augments them.
 
     Returns: milliseconds (medians) `full`, `slices` (one per slot; for a slot whose subnet changes, the mean
-    over the sizes that `DRAWS` proposals have), `sandwich`; `ratio_to_slices`, `ratio_to_full`; live
-    `programs`; `compiles_after_warmup` of `FRESH` further proposals, and `macs_to_slices`, their mean cost over
-    exact slices; `peak_bytes` of a step on a device, by the compiler's account; and the machine.
+    over the sizes that `DRAWS` proposals have), `sandwich`; `ratio_to_slices`, `ratio_to_full`; `penalty_to_full`,
+    the full network's step with a clipped group lasso over the same without; live `programs`;
+    `compiles_after_warmup` of `FRESH` further proposals, and `macs_to_slices`, their mean cost over exact slices;
+    `peak_bytes` of a step on a device, by the compiler's account; and the machine.
     """
     check("repeats", repeats, integer(1))
     experiment = build(config)
@@ -144,6 +155,7 @@ def run(config: ConfigDict, repeats: int = 20, against: str | None = None) -> di
         "sandwich": _runner(experiment, experiment.algorithm.step, batch, arms.proposals)
     }
     runners |= {subnet: _runner(experiment, arms.alone(subnet), batch) for subnet in arms.subnets()}
+    runners["penalised",] = _runner(experiment, arms.penalised(), batch, knobs=KNOBS)
     for _ in range(DRAWS):  # warm-up: every proposal is seen once
         runners["sandwich"]()
     with contextlib.ExitStack() as stack:
@@ -153,6 +165,7 @@ def run(config: ConfigDict, repeats: int = 20, against: str | None = None) -> di
                 torch_side(against, experiment, arms.proposals)
             )
         times = _interleaved(runners, repeats)
+    more["penalty_to_full"] = times["penalised",] / times[arms.largest]
     if against:
         more |= {
             "against_sandwich": times["against"],
@@ -196,10 +209,14 @@ def _estimated_megacycles(experiment: Experiment, step: Step, proposals: Sequenc
 
 
 def _runner(
-    experiment: Experiment, step: Step, batch: Any, proposals: Sequence[Subnet] = ()
+    experiment: Experiment,
+    step: Step,
+    batch: Any,
+    proposals: Sequence[Subnet] = (),
+    knobs: Mapping[str, Any] | None = None,
 ) -> Callable[[], None]:
-    """A function that makes one step and waits for it; proposals are taken in turn."""
-    fresh = experiment.engine.init(0, step.slots)
+    """A function that makes one step and waits for it; proposals are taken in turn. `knobs`: of the step's penalty."""
+    fresh = experiment.engine.init(0, step.slots, {"penalty": dict(knobs or {})})
     state = place(experiment.mesh, fresh)
     nothing = np.zeros((0, len(experiment.net.space)), np.int32)
     count = 0

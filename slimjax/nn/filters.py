@@ -58,6 +58,11 @@ def group_lasso(norms: Mapping[str, jax.Array], clip: float | jax.Array = math.i
     return total
 
 
+def lasso_penalty(records: Records) -> Callable[[Mapping[str, Any], Mapping[str, Any]], jax.Array]:
+    """`group_lasso` of a network's parameters, times a strength: (parameters, {"strength", "clip"}) -> scalar."""
+    return lambda params, knobs: knobs["strength"] * group_lasso(norms(records, params), knobs["clip"])
+
+
 def _root(squares: jax.Array) -> jax.Array:
     """The square root, whose gradient at 0 is 0."""
     positive = squares > 0

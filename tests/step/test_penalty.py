@@ -27,9 +27,7 @@ def engine(**options):
     return engine_of(lr=1.0, decay=0.0, momentum=0.0, **options)
 
 
-def lasso(params, knobs):
-    norms = filters.norms(engine().net.records, params)
-    return knobs["strength"] * filters.group_lasso(norms, knobs["clip"])
+lasso = filters.lasso_penalty(engine().net.records)
 
 
 def test_penalty_is_added_once_whatever_the_number_of_slots():
