@@ -18,6 +18,7 @@ from slimjax.models.mobilenet_v1 import MobileNetV1
 from slimjax.models.mobilenet_v3 import SMALL, MobileNetV3
 from slimjax.models.resnet import CifarResNet
 from slimjax.models.shufflenet import ShuffleNet
+from slimjax.models.vgg import VGG
 from slimjax.nn.widths import Rounding
 
 RUN_FIELDS = ("num_classes", "dtype", "norm")
@@ -135,6 +136,7 @@ MODELS: Mapping[str, ModelSpec] = MappingProxyType(
         "resnet32": _resnet(32),
         "resnet44": _resnet(44),
         "resnet56": _resnet(56),
+        "vgg16": ModelSpec(VGG, {"depth": 16}),
         # Joslim's, then the Slimmable Networks paper's: they differ in what their published costs include.
         "resnet18": _imagenet_resnet(18, 0.42, "plain"),
         "resnet50": _imagenet_resnet(50, 0.42, "plain"),

@@ -337,11 +337,16 @@ class PoolingHead(nn.Module):
         if self.hidden:
             head = Group("head", self.hidden, fixed=True)
             x = Dense(head, dtype=self.dtype, name="hidden")(x).map(self.activation)
-        if x.widths.dropout is not None:
-            x = x.map(x.widths.dropout)
-        classes = Group("logits", self.num_classes, fixed=True)
-        logits = Dense(classes, dtype=self.dtype, name="classifier")(x)
-        return logits.value.astype(_wide(logits.value.dtype))
+        return classify(x, self.num_classes, self.dtype)
+
+
+def classify(x: FeatureMap, num_classes: int, dtype: Any) -> jax.Array:
+    """The dropout of `x.widths`, then a layer "classifier" with bias: [B, C] to logits [B, K], at least float32."""
+    if x.widths.dropout is not None:
+        x = x.map(x.widths.dropout)
+    classes = Group("logits", num_classes, fixed=True)
+    logits = Dense(classes, dtype=dtype, name="classifier")(x)
+    return logits.value.astype(_wide(logits.value.dtype))
 
 
 class SqueezeExcite(nn.Module):

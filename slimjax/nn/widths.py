@@ -194,7 +194,7 @@ class Widths(Mapping[str, Width]):
     Args:
       batch_axis: the mesh axis over which a batch is split, if the network runs on one device's part of it
         (inside `jax.shard_map`); None: it sees the whole batch.
-      dropout: what `layers.PoolingHead` does to the classifier's input; None: nothing.
+      dropout: what `layers.classify` does to the classifier's input; None: nothing.
       portable: every convolution is one plain convolution, on every platform: what a program that leaves this
         machine should hold. False: CPUs get their quick form (`convolution.convolve`).
     """

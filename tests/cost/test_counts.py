@@ -114,6 +114,9 @@ PUBLISHED = [
     ("resnet56", {"multiplier": 2, "num_classes": 100}, 1.0, 501_068_288, 3_405_252, 8_128),
     ("resnet56", {"multiplier": 5, "num_classes": 10}, 1.0, 3_128_282_240, 21_202_170, 20_320),
     ("resnet56", {"multiplier": 5, "num_classes": 100}, 1.0, 3_128_311_040, 21_231_060, 20_320),
+    # By hand in tests/models/test_vgg.py: 313,196,544 MACs of convolutions, 5,120 of the classifier.
+    ("vgg16", {}, 1.0, 313_201_664, 14_715_594, 8_448),
+    ("vgg16", {"num_classes": 100}, 1.0, 313_247_744, 14_761_764, 8_448),
 ]  # fmt: skip
 
 # CIFAR-10 at uniform widths, channels truncated: (network, width, MACs, all parameters)
@@ -124,6 +127,9 @@ UNIFORM = [
     ("resnet56", 0.25, 7_925_920, 54_286),
     ("resnet56", 0.5, 31_482_176, 214_546),
     ("resnet56", 0.75, 70_668_768, 480_790),
+    # A quarter, or 1/16, of all products of two widths; half, or a quarter, of the first layer's and the classifier's.
+    ("vgg16", 0.25, 19_907_840, 923_130),
+    ("vgg16", 0.5, 78_744_064, 3_684_842),
 ]
 
 

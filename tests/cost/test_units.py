@@ -62,6 +62,20 @@ def test_a_unit_ends_where_one_feature_map_is_alive():
     assert "PadShortcut/2 a>c(x0)" in keys[1]
 
 
+def test_each_convolution_of_vgg_is_a_unit_with_the_max_pool_after_it():
+    parts = units.divide(named("vgg16").records)
+    assert len(parts) == 13  # stem with the second convolution, 11 more, classifier
+    keys = [part.key for part in parts]
+    assert keys[0].endswith("Conv3x3 a>b, BatchNorm, relu, max_pool_2x2")
+    assert [key.count("max_pool_2x2") for key in keys] == [1, 0, 1, 0, 0, 1, 0, 0, 1, 0, 0, 1, 0]
+    assert keys[9] == keys[10] == "x0:2x2xa -> Conv3x3 a>b, BatchNorm, relu"
+    hidden = named("vgg16", options={"hidden": (16, 8)})
+    assert [part.key for part in units.divide(hidden.records)][-3:-1] == [
+        "x0:a -> Dense+bias a>b, relu",
+        "x0:a -> Dense+bias a>b, relu",
+    ]
+
+
 def test_blocks_that_do_the_same_share_a_key():
     parts = units.divide(named("resnet20").records)
     assert len(parts) == 10

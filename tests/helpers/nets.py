@@ -66,6 +66,9 @@ NETS = {
     # Their first blocks do not expand: one is tied to the stem, one squeezes. Both activations.
     "mobilenet_v3_large": lambda: named("mobilenet_v3_large", blocks=(LARGE[0], LARGE[3], LARGE[8]), **HEAD),
     "mobilenet_v3_small": lambda: named("mobilenet_v3_small", blocks=(SMALL[0], SMALL[3]), **HEAD),
+    # Three stages that leave one pixel; two that leave four, which the hidden layers see flattened.
+    "vgg16": lambda: named("vgg16", channels=(4, 8, 8)),
+    "vgg16_hidden": lambda: named("vgg16", channels=(4, 8), hidden=(12, 8)),
     "s_shufflenet": lambda: named("s_shufflenet", small_images=True, multiplier=0.25, units=(2, 1, 1)),
 }
 

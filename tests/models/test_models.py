@@ -23,6 +23,7 @@ from slimjax.supernet import named
         ("mnasnet", "relu", 1 + 1 + 16 * 2 + 1),
         ("s_resnet50", "relu", 1 + 16 * 3),
         ("s_shufflenet", "relu", 1 + 16 * 2),
+        ("vgg16", "relu", 13),
     ],
 )
 def test_activations_are_those_of_the_released_networks(name, activation, count):
@@ -90,7 +91,9 @@ def test_unused_entries_get_exactly_zero_gradient_and_keep_their_statistics(form
     assert all(jax.tree.leaves(kept))
 
 
-@pytest.mark.parametrize("name", ["every_layer", "us_mobilenet_v2", "mobilenet_v3_large", "s_shufflenet"])
+@pytest.mark.parametrize(
+    "name", ["every_layer", "us_mobilenet_v2", "mobilenet_v3_large", "s_shufflenet", "vgg16_hidden"]
+)
 def test_cut_network_equals_the_supernet_bit_for_bit(name, images):
     net = NETS[name]()
     subnet, variables = subnet_of(net), variables_of(net)
