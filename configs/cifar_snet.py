@@ -1,4 +1,4 @@
-"""S-Net on CIFAR-10 or -100: a ResNet or MobileNet at four switches.
+"""S-Net on CIFAR-10 or -100: a ResNet, MobileNet or VGG-16 at four switches.
 
 Paper: Yu et al., Slimmable Neural Networks, ICLR 2019
   (method only; the recipe is Joslim's, see recipes.cifar).
@@ -13,7 +13,7 @@ from ml_collections import ConfigDict
 
 from slimjax.experiment import recipes
 
-Model = Literal["resnet20", "resnet32", "resnet44", "resnet56", "s_mobilenet_v1", "s_mobilenet_v2"]
+Model = Literal["resnet20", "resnet32", "resnet44", "resnet56", "s_mobilenet_v1", "s_mobilenet_v2", "vgg16"]
 SWITCHES = {"s_mobilenet_v2": {"widths": (0.35, 0.5, 0.75, 1.0)}}
 """Where they are not the method's own."""
 

@@ -1,4 +1,4 @@
-"""US-Net on CIFAR-10 or -100: a ResNet or MobileNet at any width from 0.25 to 1 (MobileNet V2: 0.35).
+"""US-Net on CIFAR-10 or -100: a ResNet, MobileNet or VGG-16 at any width from 0.25 to 1 (MobileNet V2: 0.35).
 
 Paper: Yu and Huang, Universally Slimmable Networks and Improved Training Techniques, ICCV 2019
   (method only; the recipe is Joslim's, see recipes.cifar).
@@ -17,7 +17,7 @@ from ml_collections import ConfigDict
 
 from slimjax.experiment import recipes
 
-Model = Literal["resnet20", "resnet32", "resnet44", "resnet56", "us_mobilenet_v1", "us_mobilenet_v2"]
+Model = Literal["resnet20", "resnet32", "resnet44", "resnet56", "us_mobilenet_v1", "us_mobilenet_v2", "vgg16"]
 
 
 def get_config(model: Model = "resnet20", classes: Literal[10, 100] = 10) -> ConfigDict:
