@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 import tensorflow_datasets as tfds
@@ -266,6 +267,15 @@ def test_network_is_what_the_page_says(combination, experiment):
     assert float(min_width) == space.min_width
     assert number(least) == net.macs(space.smallest)
     assert number(most) == net.macs(space.largest)
+
+
+@pytest.mark.parametrize("combination", ["imagenet_snet:model=s_mobilenet_v2"], indirect=True)
+def test_described_state_is_the_one_that_is_trained(experiment):
+    """What `slimjax compile` compiles for: with the norm that all switches have in common."""
+    described = experiment.abstract_state()
+    trained = jax.eval_shape(lambda: experiment.algorithm.init(0))
+    assert jax.tree.map(jnp.shape, described) == jax.tree.map(jnp.shape, trained)
+    assert set(described.affine["common"]) == {"tail_norm"}
 
 
 def published(combination: str) -> dict[float, int]:

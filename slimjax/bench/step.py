@@ -13,7 +13,6 @@ import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from types import MappingProxyType
 from typing import Any
 
 import jax
@@ -32,16 +31,13 @@ from slimjax.profiling import hlo, tpu
 from slimjax.step.composed import ComposedStep
 from slimjax.step.programs import peak_bytes
 from slimjax.step.slots import Slot
-from slimjax.step.state import place
+from slimjax.step.state import TrainState, place
 
 DRAWS = 8
 """Proposals that the sandwich is measured on."""
 
 FRESH = 1000
 """Further proposals, for which programs must be there already."""
-
-KNOBS = MappingProxyType({"strength": np.float32(1e-4), "clip": np.float32(1.0)})
-"""Of the penalty that is timed. What they are changes nothing about its cost."""
 
 Channels = tuple[int, ...]
 
@@ -114,7 +110,7 @@ class Arms:
         """What `FRESH` further proposals would compile once the planned programs are there, and what they
         cost over exact slices, in MACs."""
         algorithm = self.experiment.algorithm
-        shapes = self.experiment.abstract_state(algorithm.slots), self.experiment.abstract_batch()
+        shapes = self.experiment.abstract_state(), self.experiment.abstract_batch()
         peak = peak_bytes(algorithm.step.compile(*shapes, self.proposals[0]), shapes)
         for planned in np.unique(algorithm.step.expected, axis=0):
             algorithm.step.compile(*shapes, np.repeat(planned[None], len(self.proposals[0]), 0))
@@ -151,11 +147,16 @@ def run(config: ConfigDict, repeats: int = 20, against: str | None = None) -> di
     experiment = build(config)
     arms = Arms.of(experiment)
     batch = sharding.put_batch(experiment.mesh, next(experiment.train_batches()))
+    algorithm, engine = experiment.algorithm, experiment.engine
     runners: dict[Any, Callable[[], None]] = {
-        "sandwich": _runner(experiment, experiment.algorithm.step, batch, arms.proposals)
+        "sandwich": _runner(experiment, algorithm.step, algorithm.init(0), batch, arms.proposals)
     }
-    runners |= {subnet: _runner(experiment, arms.alone(subnet), batch) for subnet in arms.subnets()}
-    runners["penalised",] = _runner(experiment, arms.penalised(), batch, knobs=KNOBS)
+    for subnet in arms.subnets():
+        alone = arms.alone(subnet)
+        runners[subnet] = _runner(experiment, alone, engine.init(0, alone.slots), batch)
+    penalised = arms.penalised()
+    knobs = {"penalty": {"strength": np.float32(1e-4), "clip": np.float32(1.0)}}
+    runners["penalised",] = _runner(experiment, penalised, engine.init(0, penalised.slots, knobs), batch)
     for _ in range(DRAWS):  # warm-up: every proposal is seen once
         runners["sandwich"]()
     with contextlib.ExitStack() as stack:
@@ -186,8 +187,11 @@ def estimate(config: ConfigDict, target: str) -> dict[str, Any]:
     experiment = build(config, [chip])
     arms = Arms.of(experiment)
     nothing = arms.proposals[0][:0]
-    steps = {subnet: (arms.alone(subnet), [nothing]) for subnet in arms.subnets()}
-    jobs: dict[Any, Any] = {"sandwich": (experiment.algorithm.step, arms.proposals), **steps}
+    sandwich = experiment.algorithm.step, experiment.abstract_state(), arms.proposals
+    jobs: dict[Any, Any] = {"sandwich": sandwich}
+    for subnet in arms.subnets():
+        alone = arms.alone(subnet)
+        jobs[subnet] = alone, experiment.abstract_state(alone.slots), [nothing]
     try:
         with ThreadPoolExecutor() as pool:  # the compiler works outside Python's lock
             found = pool.map(lambda job: _estimated_megacycles(experiment, *job), jobs.values())
@@ -198,9 +202,11 @@ def estimate(config: ConfigDict, target: str) -> dict[str, Any]:
     return arms.answer(costs, costs["sandwich"], unit="Mcycles", device=device)
 
 
-def _estimated_megacycles(experiment: Experiment, step: Step, proposals: Sequence[Subnet]) -> float:
+def _estimated_megacycles(
+    experiment: Experiment, step: Step, state: TrainState, proposals: Sequence[Subnet]
+) -> float:
     """The mean over the proposals."""
-    state, batch = experiment.abstract_state(step.slots), experiment.abstract_batch()
+    batch = experiment.abstract_batch()
     totals = [
         sum(hlo.Module.of(program).cycles for program, _ in step.compile(state, batch, rows))
         for rows in proposals
@@ -209,14 +215,9 @@ def _estimated_megacycles(experiment: Experiment, step: Step, proposals: Sequenc
 
 
 def _runner(
-    experiment: Experiment,
-    step: Step,
-    batch: Any,
-    proposals: Sequence[Subnet] = (),
-    knobs: Mapping[str, Any] | None = None,
+    experiment: Experiment, step: Step, fresh: TrainState, batch: Any, proposals: Sequence[Subnet] = ()
 ) -> Callable[[], None]:
-    """A function that makes one step and waits for it; proposals are taken in turn. `knobs`: of the step's penalty."""
-    fresh = experiment.engine.init(0, step.slots, {"penalty": dict(knobs or {})})
+    """A function that makes one step and waits for it, from a fresh state on; proposals are taken in turn."""
     state = place(experiment.mesh, fresh)
     nothing = np.zeros((0, len(experiment.net.space)), np.int32)
     count = 0

@@ -56,9 +56,10 @@ class Experiment:
         shapes = {"image": ((size, *self.net.image_shape), np.uint8), "label": ((size,), np.int32)}
         return {name: jax.ShapeDtypeStruct(*shape, sharding=split) for name, shape in shapes.items()}
 
-    def abstract_state(self, slots: Sequence[Slot]) -> TrainState:
-        """The state of a step with such slots, as shapes on every device."""
-        state = jax.eval_shape(lambda: self.engine.init(0, slots))
+    def abstract_state(self, slots: Sequence[Slot] | None = None) -> TrainState:
+        """The algorithm's state, or that of a step with other slots, as shapes on every device."""
+        init = self.algorithm.init if slots is None else functools.partial(self.engine.init, slots=slots)
+        state = jax.eval_shape(lambda: init(0))
         return sharding.abstract(state, sharding.replicated(self.mesh))
 
     def calibration_batches(self) -> Iterator[Rows]:

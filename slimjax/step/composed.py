@@ -167,6 +167,8 @@ def _note(sums: Sums, slot: Slot, result: Outputs) -> None:
     if common is not None:
         sums.gradients["affine"][COMMON] = common
     sums.metrics[slot.name] = result.metrics
-    for name in (slot.stats, COMMON) if slot.stats else ():
-        if name in sums.stats:
+    if slot.stats and COMMON in sums.stats:
+        for name in (slot.stats, COMMON):
             sums.stats[name] = picked(result.stats, sums.stats[name])
+    elif slot.stats:
+        sums.stats[slot.stats] = result.stats

@@ -134,7 +134,7 @@ def query(name: str, experiment: Experiment, where: Slice, compiled: Callable[[]
 def compile_step(experiment: Experiment, compiled: Callable[[], None]) -> tuple[Programs, int]:
     """The programs of a typical step, and the most bytes that they need on a device."""
     algorithm = experiment.algorithm
-    state, batch = experiment.abstract_state(algorithm.slots), experiment.abstract_batch()
+    state, batch = experiment.abstract_state(), experiment.abstract_batch()
     pairs = algorithm.step.compile(state, batch, _typical(experiment), compiled)
     names = ["prepare", *(slot.name for slot in algorithm.slots), "update"]
     peak = plan.step_peak_bytes(experiment, pairs, state, batch)

@@ -1,5 +1,6 @@
 """Every architecture in small, its variables, a subnet of it, and the forms in which a subnet runs."""
 
+import dataclasses
 import functools
 from typing import Any
 
@@ -97,6 +98,13 @@ def variables_of(net: Supernet):
         return (rng.normal(size=leaf.shape) / np.sqrt(fan)).astype(np.float32)
 
     return jax.tree_util.tree_map_with_path(draw, dict(net.variable_shapes))
+
+
+def in_float64(name: str, images: np.ndarray):
+    """A network of `NETS` that computes in float64, its variables and the images; within `jax.enable_x64(True)`."""
+    net = NETS[name]()
+    net = dataclasses.replace(net, model=net.model.clone(dtype=jnp.float64))
+    return net, *jax.tree.map(lambda x: x.astype(np.float64), (variables_of(net), images))
 
 
 def run(net: Supernet, variables, images, widths, train: bool):

@@ -1,13 +1,10 @@
 """Conformance of every network: poison, masked = bucketed = sliced, cut = sliced."""
 
-import dataclasses
-
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from helpers.nets import NETS, every_layer, forms, inactive, run, subnet_of, variables_of
+from helpers.nets import NETS, every_layer, forms, in_float64, inactive, run, subnet_of, variables_of
 from helpers.trees import assert_trees_close, assert_trees_equal
 from slimjax.supernet import named
 
@@ -37,10 +34,8 @@ def test_activations_are_those_of_the_released_networks(name, activation, count)
 def test_masked_bucketed_and_sliced_agree(name, train, images):
     """In float64: deep networks with kinks magnify float32's rounding to anything, and hide faults in it."""
     with jax.enable_x64(True):
-        net = NETS[name]()
-        net = dataclasses.replace(net, model=net.model.clone(dtype=jnp.float64))
+        net, variables, images = in_float64(name, images)
         subnet = subnet_of(net)
-        variables, images = jax.tree.map(lambda x: x.astype(np.float64), (variables_of(net), images))
         results = {form: run(net, variables, images, w, train) for form, w in forms(net, subnet).items()}
         sizes = {form: {w.size for w in ws.values()} for form, ws in forms(net, subnet).items()}
     assert sizes["masked"] != sizes["bucketed"] != sizes["sliced"], "the forms were not built differently"

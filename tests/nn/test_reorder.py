@@ -1,14 +1,11 @@
 """Reordering channels changes no function; and which orders there are."""
 
-import dataclasses
-
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from helpers.engines import batches, engine_of
-from helpers.nets import NETS, forms, named, run, subnet_of, variables_of
+from helpers.nets import NETS, forms, in_float64, named, run, subnet_of, variables_of
 from helpers.trees import assert_trees_close, assert_trees_equal
 from slimjax.algorithms import snet
 from slimjax.errors import BadValue
@@ -31,10 +28,8 @@ def ordered(net, importance):
 def test_reordered_network_is_the_same_function(name, train, images):
     """In float64: equal logits, and gradients and statistics in the same new order."""
     with jax.enable_x64(True):
-        net = NETS[name]()
-        net = dataclasses.replace(net, model=net.model.clone(dtype=jnp.float64))
+        net, variables, images = in_float64(name, images)
         importance = random_importance(net)
-        variables, images = jax.tree.map(lambda x: x.astype(np.float64), (variables_of(net), images))
         before = run(net, variables, images, None, train)
         after = run(net, net.reorder(variables, importance), images, None, train)
         moved = sum((order != np.arange(len(order))).sum() for order in ordered(net, importance).values())
@@ -47,9 +42,7 @@ def test_reordered_network_is_the_same_function(name, train, images):
 @pytest.mark.parametrize("name", ["resnet8", "mobilenet_v3_large"])
 def test_subnets_of_a_reordered_network_run_alike_in_every_form(name, images):
     with jax.enable_x64(True):
-        net = NETS[name]()
-        net = dataclasses.replace(net, model=net.model.clone(dtype=jnp.float64))
-        variables, images = jax.tree.map(lambda x: x.astype(np.float64), (variables_of(net), images))
+        net, variables, images = in_float64(name, images)
         variables = net.reorder(variables, filters.norms(net.records, variables["params"]))
         results = [run(net, variables, images, w, True) for w in forms(net, subnet_of(net)).values()]
     for result in results[1:]:
