@@ -3,8 +3,8 @@
 These names are what a network of one's own, and a run of one's own, are made of. They are imported when they are first
 used, so that `import slimjax` and the command line's `--help` answer at once.
 
-Docstrings name the paper's section under `Paper:`, and under `Differs:` what is not as in the paper or in its authors'
-code; docs/fidelity.md has all of these in one list.
+Docstrings name the paper's section, and what differs from it or from its authors' code; docs/fidelity.md has all
+differences in one list.
 """
 
 import importlib
