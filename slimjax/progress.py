@@ -66,6 +66,14 @@ class Progress:
             self._last_line = now
             self._print(self._status(now))
 
+    def say(self, *lines: str) -> None:
+        """Writes lines that stay, above the bar or in the log."""
+        for line in lines if self._enabled else ():
+            if self._bar is not None:
+                self._bar.console.print(line, markup=False, highlight=False)
+            else:
+                print(line, file=self._stream, flush=True)
+
     def __enter__(self) -> Progress:
         if self._bar is not None:
             self._bar.start()

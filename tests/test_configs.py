@@ -335,7 +335,7 @@ def test_step_traces_and_keeps_the_state(experiment):
     algorithm = experiment.algorithm
     state = jax.eval_shape(lambda: algorithm.init(0))
     arrays = algorithm.init(0).algorithm if "joslim" in experiment.config.algorithm.name else {}
-    after, _ = algorithm.step.shapes(state, batch, algorithm.propose(arrays, 0))
+    after, _ = algorithm.at(0).step.shapes(state, batch, algorithm.propose(arrays, 0))
     assert after == state
 
 

@@ -23,7 +23,7 @@ def trajectory(engine, make=usnet, steps=4):
     state, losses = place(mesh, algorithm.init(0)), []
     for step, rows in enumerate(batches(steps)):
         subnets = algorithm.propose(state.algorithm, step)
-        state, metrics = algorithm.step(state, sharding.put_batch(mesh, rows), subnets)
+        state, metrics = algorithm.at(0).step(state, sharding.put_batch(mesh, rows), subnets)
         losses.append([float(value) for name, value in sorted(metrics.items()) if "loss" in name])
     assert len(state.step.sharding.device_set) == mesh.size, "the state did not stay on the mesh"
     return np.array(losses), jax.tree.map(np.asarray, state), algorithm
@@ -55,7 +55,7 @@ def test_statistics_per_device_are_those_of_its_rows():
     for half in (slice(0, 8), slice(8, 16)):
         part = {name: value[half] for name, value in rows.items()}
         algorithm = plain(engine_of(**options))
-        halves.append(algorithm.step(algorithm.init(0), part, algorithm.propose({}, 0))[0])
+        halves.append(algorithm.at(0).step(algorithm.init(0), part, algorithm.propose({}, 0))[0])
     mean = jax.tree.map(lambda a, b: (a + b) / 2, *(h.params for h in halves))
     assert_trees_close(state.params, mean)
     stats = jax.tree.map(lambda a, b: (a + b) / 2, *(h.batch_stats for h in halves))
@@ -72,7 +72,7 @@ def test_gradients_cross_the_devices_in_one_all_reduce():
     """Counted in the compiled programs: one in the update; in the gradients none larger than a norm's statistics."""
     algorithm = trajectory(engine_of(devices=8), steps=1)[2]
     widest = max(group.channels for group in engine_of().net.space.groups)
-    for key, program in algorithm.step.programs.live():
+    for key, program in algorithm.at(0).step.programs.live():
         reduced = [found.bytes // 4 for found in hlo.Module.of(program).collectives()]
         if key == "update":
             assert len(reduced) == 1

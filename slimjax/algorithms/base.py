@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import bisect
 import dataclasses
 from collections.abc import Callable, Mapping
 from typing import NamedTuple, Protocol
 
 import jax
+import optax
 
 from slimjax.nn.space import Subnet
 from slimjax.search.run import Score
@@ -71,10 +73,43 @@ class Step(Protocol):
         """int32 [N, G]: a sample of the subnets that will be proposed."""
 
 
-def learn_nothing(arrays: Tree, step: int, score: Score) -> Tree:
-    """`observe` of an algorithm that keeps no state of its own."""
+class Phase(NamedTuple):
+    """Consecutive updates of a run that are made by one step, on images of one split.
+
+    Args:
+      first: the number of its first update; it lasts until the next phase begins. Phases with the same `first` have no
+        updates, but for the last of them.
+      split: "train", or "holdout" for what is learnt on images that were kept back.
+    """
+
+    name: str
+    step: Step
+    first: int = 0
+    split: str = "train"
+
+
+def throughout(step: Step) -> tuple[Phase, ...]:
+    """The phases of an algorithm that has only one."""
+    return (Phase("train", step),)
+
+
+Revise = Callable[[TrainState, int, Score], TrainState]
+"""(state, step, score of subnets with these weights) -> the state that the step begins with."""
+
+
+def learning(observe: Callable[[Tree, int, Score], Tree]) -> Revise:
+    """A revision of the algorithm's own arrays only: (arrays, step, score) -> arrays."""
+
+    def revise(state: TrainState, step: int, score: Score) -> TrainState:
+        return dataclasses.replace(state, algorithm=observe(state.algorithm, step, score))
+
+    return revise
+
+
+def leave(state: TrainState, step: int, score: Score) -> TrainState:
+    """`revise` of an algorithm whose state only its steps change."""
     del step, score
-    return arrays
+    return state
 
 
 def no_trials(arrays: Tree, step: int) -> list[Trial]:
@@ -83,12 +118,24 @@ def no_trials(arrays: Tree, step: int) -> list[Trial]:
     return []
 
 
+def measure_nothing(state: TrainState, step: int) -> dict[str, float]:
+    """`measure` of an algorithm whose steps' metrics say everything."""
+    del state, step
+    return {}
+
+
+def say_nothing(before: Tree, after: Tree, step: int) -> list[str]:
+    """`news` of an algorithm that changes nothing worth a line."""
+    del before, after, step
+    return []
+
+
 class Algorithm(NamedTuple):
     """How subnets are trained together, and which ones come of it.
 
-    For each step the loop calls `observe`, `propose` and `step`; before and after training, `choose`. All state is in
-    `TrainState`, so all of it is checkpointed; an algorithm's own arrays are its field `algorithm`. What a later system
-    needs beyond this comes as a further field with a default.
+    For each step the loop calls `revise`, `propose` and the step of the phase that `at` names; before and after
+    training, `choose`. All state is in `TrainState`, so all of it is checkpointed; an algorithm's own arrays are its
+    field `algorithm`. What a later system needs beyond this comes as a further field with a default.
 
     Pure functions:
       init: seed -> state. Its `algorithm` arrays live on the host, and are alike on all processes.
@@ -97,30 +144,39 @@ class Algorithm(NamedTuple):
         (UserError).
 
     Host code (NumPy; deterministic in its arguments, whatever threads it uses):
-      observe: (`algorithm` arrays, step, score) -> the same arrays, having learnt what it wants to know before the
-        step.
+      revise: (state, step, score) -> the state that the step begins with: the algorithm has learnt what it wants to
+        know before it (scores of subnets, norms of channels), and may have changed anything: the order of channels,
+        its own arrays, what the next phase starts from.
       propose: (`algorithm` arrays, step) -> int32 [R, G]: this step's subnets for the slots that have none of their
         own.
       trials: (`algorithm` arrays, step) -> what a search has proposed so far, as known at the step.
+      measure: (state, updates done) -> numbers by name, beside the step's own metrics, for `metrics.jsonl`.
+      news: (`algorithm` arrays before and after a revision, step) -> lines for people who watch.
 
-    A program cache:
-      step: (state, batch, subnets) -> (state, metrics); compiled, donates the state.
+    Program caches:
+      phases: who makes which update, in order; the first begins at 0.
 
     Plain data:
-      slots: the subnets of a step, in order; the plan that is printed before training.
-      needs_scores: whether `observe` asks for scores: images to score subnets on must be there, and what is proposed
+      needs_scores: whether `revise` asks for scores: images to score subnets on must be there, and what is proposed
         depends on a history.
+      schedule: the learning rate by update, where it is not the one that the engine's optimiser was built for.
     """
 
-    slots: tuple[Slot, ...]
+    phases: tuple[Phase, ...]
     init: Callable[[int], TrainState]
     propose: Callable[[Tree, int], Subnet]
-    step: Step
     choose: Callable[[TrainState, Mapping[str, Subnet] | None], dict[str, Chosen]]
-    observe: Callable[[Tree, int, Score], Tree] = learn_nothing
+    revise: Revise = leave
     trials: Callable[[Tree, int], list[Trial]] = no_trials
+    measure: Callable[[TrainState, int], dict[str, float]] = measure_nothing
+    news: Callable[[Tree, Tree, int], list[str]] = say_nothing
     needs_scores: bool = False
+    schedule: optax.Schedule | None = None
 
-    def observed(self, state: TrainState, step: int, score: Score) -> TrainState:
-        """The state, the algorithm having learnt what it wants to know before a step."""
-        return dataclasses.replace(state, algorithm=self.observe(state.algorithm, step, score))
+    def at(self, step: int) -> Phase:
+        """The phase that an update belongs to."""
+        return self.phases[bisect.bisect_right(self.phases, step, key=lambda phase: phase.first) - 1]
+
+    def steps(self) -> list[Step]:
+        """The different steps of its phases, in order."""
+        return list({id(phase.step): phase.step for phase in self.phases}.values())

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from slimjax.algorithms.ahead import Ahead
-from slimjax.algorithms.base import Algorithm, Chosen, Score
+from slimjax.algorithms.base import Algorithm, Chosen, Score, learning, throughout
 from slimjax.algorithms.history import Arrays, History
 from slimjax.budgets import Resource
 from slimjax.checks import check, integer, under
@@ -82,11 +82,10 @@ def joslim(
     rounds = _Rounds(trials, num_sampled, _bayes_options(search), search_seed)
     slots = _slots(engine, num_sampled)
     return Algorithm(
-        slots=slots,
+        phases=throughout(ComposedStep(engine, slots, vectors.sample(search_seed, SAMPLE, SPREAD))),
         init=lambda seed: engine.init(seed, slots, rounds.init()),
-        observe=_observer(rounds, steps_per_round, ahead_steps),
+        revise=learning(_observer(rounds, steps_per_round, ahead_steps)),
         propose=lambda arrays, step: rounds.current(arrays),
-        step=ComposedStep(engine, slots, vectors.sample(search_seed, SAMPLE, SPREAD)),
         choose=functools.partial(_choose, rounds),
         trials=trials.trials,
         needs_scores=True,

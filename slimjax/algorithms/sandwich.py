@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from slimjax.algorithms.base import Algorithm, Chosen
+from slimjax.algorithms.base import Algorithm, Chosen, throughout
 from slimjax.checks import check, integer, number, one_of
 from slimjax.errors import BadValue
 from slimjax.nn.space import Space, Subnet
@@ -73,10 +73,9 @@ def sandwich(
     # The distribution that programs are chosen for: what the first steps will propose.
     sample = np.concatenate([propose({}, step) for step in range(SAMPLED_STEPS)])
     return Algorithm(
-        slots=slots,
+        phases=throughout(ComposedStep(engine, slots, sample)),
         init=lambda seed: engine.init(seed, slots, zero_last_gammas=zero_last_gammas),
         propose=propose,
-        step=ComposedStep(engine, slots, sample),
         choose=choose,
     )
 

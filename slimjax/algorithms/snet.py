@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from slimjax.algorithms.base import Algorithm, Chosen
+from slimjax.algorithms.base import Algorithm, Chosen, throughout
 from slimjax.errors import BadValue, UserError
 from slimjax.nn.space import Subnet
 from slimjax.nn.widths import width_name
@@ -68,10 +68,9 @@ def snet(
         return _switches(slots) if subnets is None else _owners(slots, subnets, private_affine)
 
     return Algorithm(
-        slots=slots,
+        phases=throughout(ComposedStep(engine, slots)),
         init=lambda seed: engine.init(seed, slots, shares_fixed=not private_tail),
         propose=lambda arrays, step: nothing,
-        step=ComposedStep(engine, slots),
         choose=choose,
     )
 

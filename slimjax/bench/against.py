@@ -39,7 +39,7 @@ def torch_side(
 
 
 def _spec(side: str, experiment: Experiment) -> dict[str, Any]:
-    model, config, slots = experiment.net.model, experiment.config, experiment.algorithm.slots
+    model, config, slots = experiment.net.model, experiment.config, experiment.algorithm.at(0).step.slots
     if not isinstance(model, CifarResNet):
         raise BadValue("against", f"PyTorch has a CIFAR ResNet to compare with, got {type(model).__name__}.")
     return {
@@ -66,9 +66,10 @@ def _spec(side: str, experiment: Experiment) -> dict[str, Any]:
 def _widths(experiment: Experiment, proposals: Sequence[Subnet]) -> list[list[dict[str, int]]]:
     """Per step, per slot: channels by group."""
     names = [group.name for group in experiment.net.space.groups]
+    slots = experiment.algorithm.at(0).step.slots
     steps = []
     for rows in proposals:
         remaining = iter(rows)
-        subnets = [next(remaining) if s.subnet is None else s.subnet for s in experiment.algorithm.slots]
+        subnets = [next(remaining) if s.subnet is None else s.subnet for s in slots]
         steps.append([{n: int(c) for n, c in zip(names, subnet, strict=True)} for subnet in subnets])
     return steps

@@ -56,7 +56,18 @@ class Arms:
                 "bench step: expected an algorithm that proposes without a history, such as usnet, got "
                 f"{experiment.config.algorithm.name}. Its steps are US-Net's, on widths that stay for a round."
             )
+        if len(experiment.algorithm.phases) > 1:
+            raise UserError(
+                "bench step: expected an algorithm whose steps are all alike, such as usnet, got "
+                f"{experiment.config.algorithm.name}, whose phases are: "
+                f"{', '.join(phase.name for phase in experiment.algorithm.phases)}."
+            )
         return cls(experiment, [experiment.algorithm.propose({}, step) for step in range(DRAWS)])
+
+    @property
+    def step(self) -> Step:
+        """The algorithm's."""
+        return self.experiment.algorithm.at(0).step
 
     @property
     def largest(self) -> Channels:
@@ -64,7 +75,7 @@ class Arms:
 
     def subnets(self) -> list[Channels]:
         """The largest, and every subnet that the measured steps train."""
-        fixed = [slot.subnet for slot in self.experiment.algorithm.slots if slot.subnet is not None]
+        fixed = [slot.subnet for slot in self.step.slots if slot.subnet is not None]
         moving = [_channels(row) for rows in self.proposals for row in rows]
         return list(dict.fromkeys([self.largest, *fixed, *moving]))
 
@@ -98,7 +109,7 @@ class Arms:
     def _slices(self, costs: Mapping[Channels, float]) -> list[float]:
         """Per slot: its slice alone, averaged over the proposals where it changes."""
         result, row = [], 0
-        for slot in self.experiment.algorithm.slots:
+        for slot in self.step.slots:
             if slot.subnet is not None:
                 result.append(costs[slot.subnet])
                 continue
@@ -109,20 +120,20 @@ class Arms:
     def _fresh(self) -> dict[str, Any]:
         """What `FRESH` further proposals would compile once the planned programs are there, and what they
         cost over exact slices, in MACs."""
-        algorithm = self.experiment.algorithm
+        algorithm, step = self.experiment.algorithm, self.step
         shapes = self.experiment.abstract_state(), self.experiment.abstract_batch()
-        peak = peak_bytes(algorithm.step.compile(*shapes, self.proposals[0]), shapes)
-        for planned in np.unique(algorithm.step.expected, axis=0):
-            algorithm.step.compile(*shapes, np.repeat(planned[None], len(self.proposals[0]), 0))
-        warm = algorithm.step.counts().compiled
-        fresh = [algorithm.propose({}, step) for step in range(DRAWS, DRAWS + FRESH)]
+        peak = peak_bytes(step.compile(*shapes, self.proposals[0]), shapes)
+        for planned in np.unique(step.expected, axis=0):
+            step.compile(*shapes, np.repeat(planned[None], len(self.proposals[0]), 0))
+        warm = step.counts().compiled
+        fresh = [algorithm.propose({}, number) for number in range(DRAWS, DRAWS + FRESH)]
         for rows in fresh:
-            algorithm.step.compile(*shapes, rows)
+            step.compile(*shapes, rows)
         draws = np.concatenate(fresh)
         return {
-            "programs": algorithm.step.counts().live,
-            "compiles_after_warmup": algorithm.step.counts().compiled - warm,
-            "macs_to_slices": algorithm.step.executed_macs(draws) / algorithm.step.exact_macs(draws),
+            "programs": step.counts().live,
+            "compiles_after_warmup": step.counts().compiled - warm,
+            "macs_to_slices": step.executed_macs(draws) / step.exact_macs(draws),
             "peak_bytes": peak,
         }
 
@@ -149,7 +160,7 @@ def run(config: ConfigDict, repeats: int = 20, against: str | None = None) -> di
     batch = sharding.put_batch(experiment.mesh, next(experiment.train_batches()))
     algorithm, engine = experiment.algorithm, experiment.engine
     runners: dict[Any, Callable[[], None]] = {
-        "sandwich": _runner(experiment, algorithm.step, algorithm.init(0), batch, arms.proposals)
+        "sandwich": _runner(experiment, arms.step, algorithm.init(0), batch, arms.proposals)
     }
     for subnet in arms.subnets():
         alone = arms.alone(subnet)
@@ -187,7 +198,7 @@ def estimate(config: ConfigDict, target: str) -> dict[str, Any]:
     experiment = build(config, [chip])
     arms = Arms.of(experiment)
     nothing = arms.proposals[0][:0]
-    sandwich = experiment.algorithm.step, experiment.abstract_state(), arms.proposals
+    sandwich = arms.step, experiment.abstract_state(), arms.proposals
     jobs: dict[Any, Any] = {"sandwich": sandwich}
     for subnet in arms.subnets():
         alone = arms.alone(subnet)

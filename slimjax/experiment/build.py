@@ -46,9 +46,15 @@ class Experiment:
     mesh: Mesh
     steps: int
 
-    def train_batches(self, start_step: int = 0) -> pipeline.TrainBatches:
-        """This process's rows of the training stream, from `start_step`."""
-        return self._stream(self.config.train.batch_size, self.config.seed, start_step)
+    def train_batches(self, start_step: int = 0) -> pipeline.TakingTurns:
+        """This process's rows of each step's batch, from `start_step`: of the stream of its phase's split."""
+        size, seed = self.config.train.batch_size, self.config.seed
+        turns = [(phase.first, phase.split) for phase in self.algorithm.phases]
+        streams = {
+            split: functools.partial(self._stream, size, seed, split=split)
+            for split in dict.fromkeys(split for _, split in turns)
+        }
+        return pipeline.TakingTurns(streams, turns, start_step)
 
     def abstract_batch(self) -> dict[str, jax.ShapeDtypeStruct]:
         """A global training batch on the devices, as shapes."""
@@ -96,9 +102,11 @@ class Experiment:
         widths = self.config.evaluation.widths
         return {width_name(w): self.net.space.uniform(w) for w in widths} if widths else None
 
-    def _stream(self, batch_size: int, seed: int, start_step: int = 0) -> pipeline.TrainBatches:
+    def _stream(
+        self, batch_size: int, seed: int, start_step: int = 0, split: str = "train"
+    ) -> pipeline.TrainBatches:
         return pipeline.TrainBatches(
-            self.dataset.split("train"),
+            self.dataset.split(split),
             batch_size=batch_size,
             seed=seed,
             transform=self._host_transform(train=True),
@@ -130,17 +138,19 @@ def build(config: ConfigDict, devices: Sequence[Any] | None = None) -> Experimen
     net = build_net(config, dataset.info.image_shape, dataset.info.num_classes)
     per_epoch = steps_per_epoch(config, dataset.info)
     steps = config.train.steps or math.ceil(config.train.epochs * per_epoch)
-    schedule = build_schedule(config, steps, per_epoch)
-    engine = build_engine(config, net, schedule, dataset.info, mesh)
+    updates = build_updates(config, steps, per_epoch)
+    engine = build_engine(config, net, updates, dataset.info, mesh)
     algorithm = build_algorithm(config, engine)
+    schedule = algorithm.schedule or updates.schedule(steps)
     experiment = Experiment(config, dataset, net, engine, algorithm, schedule, mesh, steps)
     _check_evaluation(experiment)
     return experiment
 
 
 def _check_evaluation(experiment: Experiment) -> None:
-    """A split or widths that cannot be evaluated are refused before training, not after it."""
-    experiment.dataset.split(experiment.config.evaluation.split)
+    """A split or widths that cannot be evaluated are refused before training, not after it; so are missing images."""
+    for split in (experiment.config.evaluation.split, *(p.split for p in experiment.algorithm.phases)):
+        experiment.dataset.split(split)
     if experiment.algorithm.needs_scores:
         check_scoring(experiment)
     if (subnets := experiment.evaluation_subnets()) is not None:
@@ -217,35 +227,39 @@ def read_network(config: ConfigDict) -> dict[str, Any]:
     return found
 
 
-def build_schedule(config: ConfigDict, steps: int, steps_per_epoch: float) -> optax.Schedule:
+def build_updates(config: ConfigDict, steps: int, steps_per_epoch: float) -> optimizers.Updates:
     wanted = config.optimizer
-    return optimizers.schedule(
-        wanted.schedule,
-        wanted.learning_rate,
-        steps=steps,
-        steps_per_epoch=max(1.0, steps_per_epoch),
-        warmup_steps=round(wanted.warmup_epochs * steps_per_epoch),
-        factor=wanted.factor,
-        decay_epochs=wanted.decay_epochs,
-        final_fraction=wanted.final_fraction,
-        milestones=wanted.milestones,
+
+    def schedule(count: int) -> optax.Schedule:
+        return optimizers.schedule(
+            wanted.schedule,
+            wanted.learning_rate,
+            steps=count,
+            steps_per_epoch=max(1.0, steps_per_epoch),
+            warmup_steps=round(wanted.warmup_epochs * steps_per_epoch),
+            factor=wanted.factor,
+            decay_epochs=wanted.decay_epochs,
+            final_fraction=wanted.final_fraction,
+            milestones=wanted.milestones,
+        )
+
+    optimizer = functools.partial(
+        optimizers.sgd,
+        momentum=wanted.momentum,
+        nesterov=wanted.nesterov,
+        weight_decay=wanted.weight_decay,
+        decay_depthwise=wanted.decay_depthwise,
+        clip_norm=wanted.clip_norm,
     )
+    return optimizers.Updates(steps, schedule, optimizer)
 
 
 def build_engine(
-    config: ConfigDict, net: Supernet, schedule: optax.Schedule, info: DatasetInfo, mesh: Mesh
+    config: ConfigDict, net: Supernet, updates: optimizers.Updates, info: DatasetInfo, mesh: Mesh
 ) -> Engine:
-    wanted = config.optimizer
     return Engine(
         net=net,
-        optimizer=optimizers.sgd(
-            schedule,
-            momentum=wanted.momentum,
-            nesterov=wanted.nesterov,
-            weight_decay=wanted.weight_decay,
-            decay_depthwise=wanted.decay_depthwise,
-            clip_norm=wanted.clip_norm,
-        ),
+        optimizer=updates.optimizer(updates.schedule(updates.count)),
         prepare_train=augment.train_transform(config.data.augment, info, statistics=config.data.statistics),
         prepare_test=augment.test_transform(config.data.augment, info, statistics=config.data.statistics),
         mesh=mesh,
@@ -258,6 +272,7 @@ def build_engine(
         micro_batches=config.train.micro_batches,
         stats_rate=config.batch_norm.momentum,
         average_decay=config.train.average_decay,
+        updates=updates,
     )
 
 

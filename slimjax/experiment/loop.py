@@ -65,16 +65,18 @@ def train(config: ConfigDict, directory: epath.PathLike, command: str = "") -> l
         before: Any = ()
         progress = stack.enter_context(Progress(experiment.steps, "train", start=first, enabled=leads))
         for step in range(first, experiment.steps):
-            # 2. What does the algorithm want to know first?
+            # 2. What does the algorithm want to know first, and to change?
             with searching:
-                known, state = state.algorithm, algorithm.observed(state, step, prober.at(state, step))
+                known, state = state.algorithm, algorithm.revise(state, step, prober.at(state, step))
+            phase = algorithm.at(step)
             if state.algorithm is not known or step == first:
                 trials.follow(algorithm.trials(state.algorithm, step))
+                progress.say(*algorithm.news(known, state.algorithm, step))
             # 3. Which subnets, on which images?
             subnets = algorithm.propose(state.algorithm, step)
             batch = next(feed)
             # 4. One update. Two are in flight, no more: memory stays bounded, and waiting for data shows.
-            state, measured = algorithm.step(state, batch, subnets)
+            state, measured = phase.step(state, batch, subnets)
             jax.block_until_ready(before)
             before = measured
 
@@ -82,13 +84,8 @@ def train(config: ConfigDict, directory: epath.PathLike, command: str = "") -> l
             done = step + 1
             values: dict[str, float] = {}
             if done % config.train.log_every == 0 or done == experiment.steps:
-                values = log(
-                    experiment,
-                    metrics,
-                    done,
-                    measured,
-                    {**feed.lap(), "time/search_seconds": searching.lap()},
-                )
+                pace = {**feed.lap(), "time/search_seconds": searching.lap()}
+                values = log(experiment, metrics, done, measured, algorithm.measure(state, done) | pace)
             progress.advance(1, **values)
             # 6. Keep.
             if done % config.train.checkpoint_every == 0 or done == experiment.steps:
@@ -101,25 +98,31 @@ def log(
     metrics: MetricsWriter,
     done: int,
     measured: Mapping[str, jax.Array],
-    pace: Mapping[str, float],
+    beside: Mapping[str, float],
 ) -> dict[str, float]:
     """Writes one line of metrics; returns what the progress line shows.
+
+    Args:
+      measured: by the step; `beside`: what else there is to write.
 
     Raises:
       RunError: if a loss is not finite.
     """
     values = {name: float(value) for name, value in sharding.fetch(dict(measured)).items()}
     values["learning_rate"] = float(experiment.schedule(done - 1))
-    programs = experiment.algorithm.step.counts()
-    counts = {"programs/live": programs.live, "programs/compiled": programs.compiled}
-    metrics.write(done, {**values, **pace, **counts})
+    programs = [step.counts() for step in experiment.algorithm.steps()]
+    counts = {
+        "programs/live": sum(count.live for count in programs),
+        "programs/compiled": sum(count.compiled for count in programs),
+    }
+    metrics.write(done, {**values, **beside, **counts})
     for name, value in values.items():
         if name.endswith(("loss", "grad_norm")) and not math.isfinite(value):
             raise RunError(
                 f"step {done}: {name} is {value}. Training stopped; the last checkpoint is intact. "
                 "Lower optimizer.learning_rate, lengthen optimizer.warmup_epochs or set optimizer.clip_norm."
             )
-    first = experiment.algorithm.slots[0].name
+    first = experiment.algorithm.at(done - 1).step.slots[0].name
     return {"loss": values[f"{first}/loss"], "top1": values[f"{first}/top1"]}
 
 

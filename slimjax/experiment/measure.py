@@ -74,7 +74,8 @@ class Prober:
     @functools.cached_property
     def _scorer(self) -> Scorer:
         """Made when first used: choosing rungs takes a while, and most runs score nothing."""
-        return Scorer(self._experiment.engine, self._experiment.algorithm.step.expected)
+        steps = self._experiment.algorithm.steps()
+        return Scorer(self._experiment.engine, np.concatenate([step.expected for step in steps]))
 
     def at(self, state: TrainState, step: int, kind: str = "loss") -> Score:
         """A function of subnets [N, G]: "loss" or "error" [N] with the weights of `state`, on the step's own batch."""

@@ -7,6 +7,7 @@ from typing import Any
 
 import jax
 
+from slimjax.algorithms.base import Step
 from slimjax.data.feed import AHEAD
 from slimjax.experiment.build import Experiment
 from slimjax.progress import Progress
@@ -23,22 +24,47 @@ def describe(experiment: Experiment, first: int = 0) -> str:
     config, net, info = experiment.config, experiment.net, experiment.dataset.info
     ends = (net.space.smallest, net.space.largest)
     macs, params = ([int(count(end)) for end in ends] for count in (net.macs, net.params))
-    step = experiment.algorithm.step
-    forward = step.executed_macs()
     lines = {
         "data": f"{info.name}: "
         + ", ".join(f"{count:,} {split}" for split, count in info.splits.items())
         + f"; {'x'.join(map(str, info.image_shape))}, {info.num_classes} classes",
         "model": f"{config.model.name}: {len(net.space.groups)} groups, {macs[0]:,} to {macs[1]:,} MACs, "
         f"{params[0]:,} to {params[1]:,} parameters",
-        "step": "; ".join(step.describe()),
-        "cost": f"{forward / macs[1]:.2f} x the largest network alone, {forward / step.exact_macs():.3f} x exact "
-        f"slices: {(1 + BACKWARD) * forward * config.train.batch_size / 1e9:.2f} GMACs a step",
+        **_phases(experiment),
         "batch": f"{config.train.batch_size} on {experiment.mesh.size} {jax.devices()[0].platform} device(s), "
         f"{jax.process_count()} process(es), {config.model.dtype}",
         "steps": f"{first:,} done, {experiment.steps - first:,} to go",
     }
-    return "\n".join(f"{name:>6}  {text}" for name, text in lines.items())
+    return "\n".join(f"{name:>{max(map(len, lines))}}  {text}" for name, text in lines.items())
+
+
+def _phases(experiment: Experiment) -> dict[str, str]:
+    """What each step is and costs; where there are several, also how long each phase lasts."""
+    phases = experiment.algorithm.phases
+    if len(phases) == 1:
+        step = phases[0].step
+        return {"step": "; ".join(step.describe()), "cost": _cost(experiment, step)}
+    ends = [*(phase.first for phase in phases[1:]), experiment.steps]
+    lengths: dict[str, list[int]] = {}
+    for phase, end in zip(phases, ends, strict=True):
+        lengths.setdefault(phase.name, []).append(end - phase.first)
+    lines = {}
+    for phase in {phase.name: phase for phase in phases}.values():
+        times = lengths[phase.name]
+        often = f"{len(times)} times " if len(times) > 1 else ""
+        images = "" if phase.split == "train" else f" on the {phase.split} images"
+        steps = f"{often}{times[0]:,} steps{images}"
+        lines[phase.name] = f"{steps}: {'; '.join(phase.step.describe())}; {_cost(experiment, phase.step)}"
+    return lines
+
+
+def _cost(experiment: Experiment, step: Step) -> str:
+    largest = int(experiment.net.macs(experiment.net.space.largest))
+    forward, size = step.executed_macs(), experiment.config.train.batch_size
+    return (
+        f"{forward / largest:.2f} x the largest network alone, {forward / step.exact_macs():.3f} x exact slices: "
+        f"{(1 + BACKWARD) * forward * size / 1e9:.2f} GMACs a step"
+    )
 
 
 def compile_step(experiment: Experiment, state: TrainState, enabled: bool = True) -> str:
@@ -46,11 +72,12 @@ def compile_step(experiment: Experiment, state: TrainState, enabled: bool = True
 
     Training then uses these programs. Rungs that the next step does not need are compiled when first used.
     """
-    algorithm, batch = experiment.algorithm, experiment.abstract_batch()
-    subnets = algorithm.propose(state.algorithm, int(state.step))
-    count = len(algorithm.slots) + FIXED_PROGRAMS
+    number, batch = int(state.step), experiment.abstract_batch()
+    step = experiment.algorithm.at(number).step
+    subnets = experiment.algorithm.propose(state.algorithm, number)
+    count = len(step.slots) + FIXED_PROGRAMS
     with Progress(count, "compile", noun="program", enabled=enabled) as progress:
-        programs = algorithm.step.compile(state, batch, subnets, progress.advance)
+        programs = step.compile(state, batch, subnets, progress.advance)
     peak = step_peak_bytes(experiment, programs, state, batch)
     return f"memory  {peak / 1e6:,.0f} MB at the peak on each device, by the compiler's account"
 

@@ -19,6 +19,7 @@ from slimjax.nn import batch_stats, losses, trace
 from slimjax.nn.batch_stats import Collection
 from slimjax.nn.space import Subnet
 from slimjax.step import state
+from slimjax.step.optimizers import Updates
 from slimjax.step.slots import Batch, Metrics, Slot
 from slimjax.step.state import TrainState, Tree
 from slimjax.supernet import Supernet
@@ -43,6 +44,7 @@ class Engine:
       micro_batches: the batch is processed in this many parts whose gradients are averaged.
       stats_rate: weight of a batch in running statistics (PyTorch's momentum, 0.1).
       average_decay: of the moving average of the weights; None: none is kept.
+      updates: of the run that the engine is for, for algorithms that divide it into phases; None: there is no run.
     """
 
     net: Supernet
@@ -59,6 +61,7 @@ class Engine:
     micro_batches: int = 1
     stats_rate: float = 0.1
     average_decay: float | None = None
+    updates: Updates | None = None
 
     @property
     def platform(self) -> str:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
+import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -13,6 +15,39 @@ import optax
 
 from slimjax.errors import UserError
 from slimjax.step.state import Tree
+
+
+@dataclasses.dataclass(frozen=True)
+class Updates:
+    """The updates of a run.
+
+    Args:
+      count: how many.
+      schedule: a number of updates -> the learning rate during them, by update, from 0.
+      optimizer: a learning rate by update -> what moves the weights.
+    """
+
+    count: int
+    schedule: Callable[[int], optax.Schedule]
+    optimizer: Callable[[optax.Schedule], optax.GradientTransformation]
+
+    def shared_out(self, lengths: Sequence[float]) -> list[int]:
+        """The first updates of parts of these lengths, in any unit: the parts share the run in proportion."""
+        ends = np.cumsum(np.asarray(lengths, np.float64))
+        return [0, *np.rint(self.count * ends[:-1] / ends[-1]).astype(int).tolist()]
+
+    def divided(self, firsts: Sequence[int], scales: Sequence[float]) -> optax.Schedule:
+        """The learning rate of a run whose parts begin at these updates: each has a whole schedule, times its scale."""
+        spans = [end - first for first, end in itertools.pairwise([*firsts, self.count])]
+        parts = [
+            _scaled(self.schedule(max(1, span)), scale) for span, scale in zip(spans, scales, strict=True)
+        ]
+        return optax.join_schedules(parts, list(firsts[1:]))
+
+
+def _scaled(schedule: optax.Schedule, scale: float) -> optax.Schedule:
+    return lambda step: scale * schedule(step)
+
 
 SCHEDULES = ("constant", "linear", "cosine", "exponential", "multistep")
 

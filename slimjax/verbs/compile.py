@@ -20,6 +20,7 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
+from slimjax.algorithms.base import Step
 from slimjax.errors import RunError, UserError
 from slimjax.experiment import config_file, plan
 from slimjax.experiment.build import Experiment, build
@@ -83,7 +84,8 @@ def compile_configs(configs: Mapping[str, ConfigDict], topology: str) -> list[An
             answers[name] = {"config": name, "error": str(error)}
     if not experiments:
         raise UserError("\n".join(f"{name}: {answer['error']}" for name, answer in answers.items()))
-    total = sum(len(e.algorithm.slots) + FIXED_PROGRAMS for e in experiments.values())
+    steps = [step for experiment in experiments.values() for step in experiment.algorithm.steps()]
+    total = sum(len(step.slots) + FIXED_PROGRAMS for step in steps)
     lock = threading.Lock()
     with Progress(total, "compile", noun="program") as progress, ThreadPoolExecutor(os.cpu_count()) as pool:
 
@@ -101,7 +103,10 @@ def compile_configs(configs: Mapping[str, ConfigDict], topology: str) -> list[An
 
 
 def query(name: str, experiment: Experiment, where: Slice, compiled: Callable[[], None]) -> Answer:
-    """Compiles one step of an experiment on a slice's devices; `compiled` is called after each program."""
+    """Compiles the steps of an experiment on a slice's devices; `compiled` is called after each program.
+
+    Where phases have different steps, all must fit, and time and exchange are those of the one that computes most.
+    """
     config, chips = experiment.config, experiment.mesh.size
     known = {
         "config": name,
@@ -132,13 +137,17 @@ def query(name: str, experiment: Experiment, where: Slice, compiled: Callable[[]
 
 
 def compile_step(experiment: Experiment, compiled: Callable[[], None]) -> tuple[Programs, int]:
-    """The programs of a typical step, and the most bytes that they need on a device."""
-    algorithm = experiment.algorithm
+    """The programs of the costliest phase's typical step, and the most bytes that any step needs on a device."""
     state, batch = experiment.abstract_state(), experiment.abstract_batch()
-    pairs = algorithm.step.compile(state, batch, _typical(experiment), compiled)
-    names = ["prepare", *(slot.name for slot in algorithm.slots), "update"]
-    peak = plan.step_peak_bytes(experiment, pairs, state, batch)
-    return {name: program for name, (program, _) in zip(names, pairs, strict=True)}, peak
+    steps = sorted(experiment.algorithm.steps(), key=lambda step: step.executed_macs())
+    programs: dict[str, Any] = {}
+    peak = 0
+    for step in steps:  # the costliest last
+        pairs = step.compile(state, batch, _typical(step), compiled)
+        names = ["prepare", *(slot.name for slot in step.slots), "update"]
+        programs = {name: program for name, (program, _) in zip(names, pairs, strict=True)}
+        peak = max(peak, plan.step_peak_bytes(experiment, pairs, state, batch))
+    return programs, peak
 
 
 def account(programs: Programs, experiment: Experiment, chip: Chip) -> Answer:
@@ -273,9 +282,8 @@ def _remark(answer: Answer) -> str | None:
     return f"{_name(answer)} does not fit. Try one of: {', '.join(answer['suggestions']) or 'nothing'}"
 
 
-def _typical(experiment: Experiment) -> Subnet:
+def _typical(step: Step) -> Subnet:
     """Of a sample of proposals, the one that costs what a step costs on average."""
-    step = experiment.algorithm.step
     proposals = step.sampled(SAMPLE)
     macs = np.array([step.executed_macs(rows) for rows in proposals])
     return proposals[int(abs(macs - macs.mean()).argmin())]

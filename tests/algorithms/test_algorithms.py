@@ -38,7 +38,7 @@ def test_second_proposal_does_not_retrace(name, monkeypatch):
     engine = engine_of()
     prepare = chex.assert_max_traces(engine.prepare_train, n=1)
     algorithm = ALGORITHMS[name](dataclasses.replace(engine, prepare_train=prepare))
-    slot_gradient = chex.assert_max_traces(gradient._on_device, n=len(algorithm.slots))
+    slot_gradient = chex.assert_max_traces(gradient._on_device, n=len(algorithm.at(0).step.slots))
     monkeypatch.setattr(gradient, "_on_device", slot_gradient)
     trained(algorithm, steps=3)
 
@@ -58,12 +58,12 @@ def test_step_changes_no_type_of_the_state(name):
 @pytest.mark.parametrize("name", ALGORITHMS)
 def test_proposals_are_legal_subnets_and_a_function_of_the_step(name):
     algorithm, space = conforming(name), engine_of().net.space
-    arrays = algorithm.init(0).algorithm
+    state = algorithm.init(0)
     for step in range(50):
-        arrays = algorithm.observe(arrays, step, lambda subnets: 1 / subnets.sum(-1))
-        rows = algorithm.propose(arrays, step)
-        assert len(rows) == sum(slot.subnet is None for slot in algorithm.slots)
-        np.testing.assert_array_equal(algorithm.propose(arrays, step), rows)
+        state = algorithm.revise(state, step, lambda subnets: 1 / subnets.sum(-1))
+        rows = algorithm.propose(state.algorithm, step)
+        assert len(rows) == sum(slot.subnet is None for slot in algorithm.at(step).step.slots)
+        np.testing.assert_array_equal(algorithm.propose(state.algorithm, step), rows)
         for row in rows:
             space.check(row)
 
@@ -179,7 +179,7 @@ def test_policies_take_the_same_steps():
     for policy in ("sliced", "bucketed", "masked"):
         algorithm = usnet(engine_of(policy=policy, lr=0.02, max_programs=6))
         results[policy] = trained(algorithm, steps=8).trainable
-        forms[policy] = {key[0] for key, _ in algorithm.step.programs.live() if isinstance(key, tuple)}
+        forms[policy] = {key[0] for key, _ in algorithm.at(0).step.programs.live() if isinstance(key, tuple)}
     assert not any(form.masked for form in forms["sliced"])
     assert len({form.sizes for form in forms["masked"]}) == 1
     assert len({form.sizes for form in forms["bucketed"]}) > 1
@@ -190,7 +190,7 @@ def test_policies_take_the_same_steps():
 def test_auto_compiles_nothing_after_its_rungs_and_stays_in_its_bounds():
     """Forty proposals of the sampler run in the few programs of the plan."""
     engine = engine_of(policy="auto", max_programs=6)
-    step = usnet(engine, num_subnets=3).step
+    step = usnet(engine, num_subnets=3).at(0).step
     largest, smallest = (tuple(s.tolist()) for s in (engine.net.space.largest, engine.net.space.smallest))
     assert len(step.forms.rungs) == 2
     forms = set()
@@ -210,7 +210,7 @@ def test_auto_compiles_nothing_after_its_rungs_and_stays_in_its_bounds():
 def test_programs_of_a_plan_fit_into_its_bound(ends):
     """Else they would push each other out and compile again in every round."""
     options = {"student_target": "labels", "sample_max": ends, "sample_min": ends}
-    step = usnet(engine_of(policy="auto", max_programs=9), **options).step
+    step = usnet(engine_of(policy="auto", max_programs=9), **options).at(0).step
     keys = set()
     for row in step.expected:
         for i, slot in enumerate(step.slots):
@@ -221,7 +221,7 @@ def test_programs_of_a_plan_fit_into_its_bound(ends):
 
 
 def test_auto_runs_exact_sizes_where_the_subnets_are_few():
-    step = usnet(engine_of(min_width=0.6, policy="auto", max_programs=64)).step
+    step = usnet(engine_of(min_width=0.6, policy="auto", max_programs=64)).at(0).step
     assert step.executed_macs() == step.exact_macs()
     assert not any(step.forms.of(step.slots[2], subnet).masked for subnet in step.expected[:20])
 
@@ -229,12 +229,12 @@ def test_auto_runs_exact_sizes_where_the_subnets_are_few():
 def test_compiles_are_counted_and_end_with_the_warm_up():
     algorithm = usnet(engine_of())
     trained(algorithm, steps=1)
-    before = algorithm.step.programs.compiles
-    assert before == len(algorithm.step.programs) == 5  # prepare, max, min, random, update
+    before = algorithm.at(0).step.programs.compiles
+    assert before == len(algorithm.at(0).step.programs) == 5  # prepare, max, min, random, update
     state = algorithm.init(0)
     for step, batch in enumerate(batches(3)):
-        state, _ = algorithm.step(state, batch, algorithm.propose({}, step + 7))
-    assert algorithm.step.programs.compiles == before
+        state, _ = algorithm.at(0).step(state, batch, algorithm.propose({}, step + 7))
+    assert algorithm.at(0).step.programs.compiles == before
 
 
 def test_rematerialisation_changes_no_result():

@@ -68,7 +68,7 @@ def test_head_drops_what_the_classifier_reads():
 
 def losses(engine, **options):
     algorithm = bignas(engine, **options)
-    _, metrics = algorithm.step(algorithm.init(0), next(batches(1)), algorithm.propose({}, 0))
+    _, metrics = algorithm.at(0).step(algorithm.init(0), next(batches(1)), algorithm.propose({}, 0))
     return {name: float(value) for name, value in metrics.items() if name.endswith("loss")}
 
 
@@ -92,5 +92,5 @@ def test_weight_decay_acts_once_however_many_subnets_there_are():
         algorithm = bignas(engine, num_subnets=count)
         state = algorithm.init(0)
         before = np.asarray(state.params["stem"]["kernel"])
-        state, _ = algorithm.step(state, images, algorithm.propose({}, 0))
+        state, _ = algorithm.at(0).step(state, images, algorithm.propose({}, 0))
         np.testing.assert_allclose(state.params["stem"]["kernel"], 0.95 * before, rtol=1e-5)

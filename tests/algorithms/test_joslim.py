@@ -28,12 +28,13 @@ def by_size(subnets):
 
 def follow(algorithm, steps, score=by_size, arrays=None, first=0):
     """(the arrays after each step, the proposals of each)."""
-    arrays = algorithm.init(0).algorithm if arrays is None else arrays
+    state = algorithm.init(0)
+    state = state if arrays is None else state.replace(algorithm=arrays)
     states, proposals = [], []
     for step in range(first, steps):
-        arrays = algorithm.observe(arrays, step, score)
-        states.append(arrays)
-        proposals.append(algorithm.propose(arrays, step))
+        state = algorithm.revise(state, step, score)
+        states.append(state.algorithm)
+        proposals.append(algorithm.propose(state.algorithm, step))
     return states, proposals
 
 
@@ -98,13 +99,13 @@ def test_a_resumed_run_proposes_the_same():
 def test_scoring_ahead_uses_the_weights_of_then():
     when = []
 
-    def observe_at(step):
+    def score_at(step):
         return lambda subnets: when.append(step) or by_size(subnets)
 
     algorithm = make(ahead_steps=1)
-    arrays = algorithm.init(0).algorithm
+    state = algorithm.init(0)
     for step in range(9):
-        arrays = algorithm.observe(arrays, step, observe_at(step))
+        state = algorithm.revise(state, step, score_at(step))
     assert when == [3, 7]
 
 
@@ -194,7 +195,7 @@ def test_joslim_with_proposals_of_one_width_is_usnet():
     theirs = usnet(engine)
     state = theirs.init(0)
     for batch in batches(3):
-        state, _ = theirs.step(state, batch, rows)
+        state, _ = theirs.at(0).step(state, batch, rows)
     assert_trees_close(trained(ours, steps=3).trainable, state.trainable)
 
 

@@ -38,7 +38,7 @@ def make(**options):
 
 
 def step(algorithm, state, batch):
-    return algorithm.step(state, batch, algorithm.propose({}, 0))[0]
+    return algorithm.at(0).step(state, batch, algorithm.propose({}, 0))[0]
 
 
 @pytest.fixture(scope="module")

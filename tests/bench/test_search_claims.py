@@ -151,7 +151,7 @@ def tiny(algorithm):
 def test_seeds_share_programs_but_nothing_else():
     experiment = build(tiny(recipes.algorithm("bignas")))
     again = with_seed(experiment, 1)
-    assert again.algorithm.step is experiment.algorithm.step
+    assert again.algorithm.phases is experiment.algorithm.phases
     assert (again.algorithm.propose({}, 0) != experiment.algorithm.propose({}, 0)).any()
     first, second = (jax.tree.leaves(e.algorithm.init(e.config.seed).params) for e in (experiment, again))
     assert any((a != b).any() for a, b in zip(first, second, strict=True))

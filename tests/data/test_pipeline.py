@@ -1,12 +1,13 @@
 """Batches: what is in one, in which order, on which process, and after a resume."""
 
+import functools
 from itertools import chain
 
 import numpy as np
 import pytest
 
 from slimjax.data.dataset import ArraySource, Source
-from slimjax.data.pipeline import TrainBatches, eval_batches
+from slimjax.data.pipeline import TakingTurns, TrainBatches, eval_batches
 from slimjax.errors import UserError
 
 
@@ -158,3 +159,23 @@ def numbered() -> Source:
     return ArraySource(
         np.tile(index.astype(np.uint8)[:, None, None, None], (1, 2, 2, 1)), index.astype(np.int32)
     )
+
+
+def test_streams_that_take_turns_go_on_where_they_were(numbered):
+    """Three batches of one, two of the other, one more, and then the other for ever; from every step on."""
+    turns = [(0, "a"), (3, "b"), (5, "a"), (6, "b")]
+    make = {
+        name: functools.partial(TrainBatches, numbered, batch_size=8, seed=seed)
+        for seed, name in enumerate("ab")
+    }
+    streams = {name: lambda start, make=make: make(start_step=start) for name, make in make.items()}
+    a, b = (labels_of(make[name](), 6) for name in "ab")
+    expected = [*a[:3], *b[:2], a[3], *b[2:5]]
+    for start in range(8):
+        assert labels_of(TakingTurns(streams, turns, start), 9 - start) == expected[start:], start
+
+
+def test_a_stream_that_is_never_reached_is_refused_too(numbered):
+    streams = {"a": lambda start: TrainBatches(numbered, batch_size=51, seed=0, start_step=start)}
+    with pytest.raises(UserError, match="at most the 50 training images"):
+        TakingTurns(streams, [(0, "a")])

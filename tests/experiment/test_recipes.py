@@ -6,7 +6,7 @@ from ml_collections import ConfigDict
 from helpers.runs import flat
 from slimjax.errors import UserError
 from slimjax.experiment import config_file, recipes
-from slimjax.experiment.build import build_schedule
+from slimjax.experiment.build import build_updates
 from slimjax.experiment.config import complete, validate
 
 
@@ -109,8 +109,8 @@ def test_epochs_of_a_run_are_not_rounded_to_whole_updates():
     Of batches of 256, 30 epochs end before update 150,137, where 30 times 5,005 would be 13 updates more.
     """
     config = config_file.load("slimjax:imagenet_snet:model=s_mobilenet_v2", [])
-    rate = build_schedule(config, 3_843_501, 1_281_167 / 160)
+    rate = build_updates(config, 3_843_501, 1_281_167 / 160).schedule(3_843_501)
     assert float(rate(3_843_500)) == pytest.approx(0.045 * 0.98**479, rel=1e-5)
     config = config_file.load("slimjax:imagenet_snet:model=s_resnet50", [])
-    rate = build_schedule(config, 500_456, 1_281_167 / 256)
+    rate = build_updates(config, 500_456, 1_281_167 / 256).schedule(500_456)
     assert [float(rate(step)) for step in (150_136, 150_137)] == pytest.approx([0.1, 0.01])

@@ -41,7 +41,6 @@ def batches(count, size=16):
 def trained(algorithm, steps=3, data=None, seed=0):
     state = algorithm.init(seed)
     for step, batch in enumerate(data or batches(steps)):
-        learnt = algorithm.observe(state.algorithm, step, lambda subnets: 1 / subnets.sum(-1))
-        state = state.replace(algorithm=learnt)
-        state, _ = algorithm.step(state, batch, algorithm.propose(learnt, step))
+        state = algorithm.revise(state, step, lambda subnets: 1 / subnets.sum(-1))
+        state, _ = algorithm.at(step).step(state, batch, algorithm.propose(state.algorithm, step))
     return state

@@ -129,3 +129,21 @@ def test_clipping_bounds_the_global_norm():
     updates, _ = optimizer.update(jax.tree.map(lambda x: x + 10, weights), optimizer.init(weights), weights)
     norm = np.sqrt(sum((np.asarray(u) ** 2).sum() for u in jax.tree.leaves(updates)))
     assert norm == pytest.approx(1.0, rel=1e-5)
+
+
+def updates(count):
+    linear = lambda steps: optimizers.schedule("linear", 0.5, steps=steps, steps_per_epoch=1)  # noqa: E731
+    return optimizers.Updates(count, linear, optimizers.sgd)
+
+
+def test_parts_share_a_run_in_proportion_to_their_lengths():
+    assert updates(280).shared_out([100, 20, 20, 20, 20, 100]) == [0, 100, 120, 140, 160, 180]
+    assert updates(10).shared_out([1, 1, 1]) == [0, 3, 7]
+    assert updates(2).shared_out([5, 1, 1, 5]) == [0, 1, 1, 1]  # the middle ones have no update
+
+
+def test_every_part_has_a_whole_schedule_times_its_scale():
+    """Linear from .5 to 0: over 4 updates, over none, and over 6 at a tenth."""
+    rate = updates(10).divided([0, 4, 4], [1.0, 7.0, 0.1])
+    want = [*(0.5 * (1 - np.arange(4) / 4)), *(0.05 * (1 - np.arange(6) / 6))]
+    np.testing.assert_allclose([float(rate(step)) for step in range(10)], want, rtol=1e-6)

@@ -82,7 +82,7 @@ def compiled():
 def test_gradients_and_metrics_are_all_that_a_step_exchanges(compiled):
     """One all-reduce of the parameters' bytes and of two metrics a subnet; and one of each subnet's statistics."""
     experiment, programs = compiled
-    slots = experiment.algorithm.slots
+    slots = experiment.algorithm.at(0).step.slots
     modules = {name: hlo.Module.of(program) for name, program in programs.items()}
     trainable = jax.tree.leaves(experiment.abstract_state(slots).trainable)
     numbers = sum(leaf.size for leaf in trainable) + 2 * len(slots)
@@ -105,7 +105,7 @@ def test_exchange_takes_what_a_ring_sends_over_the_links(compiled):
 def test_flops_are_those_of_one_devices_images(compiled):
     """Forward and backward of the slices, 8 of 64 images: three times the MACs, two FLOPs each, and some more."""
     experiment, programs = compiled
-    macs = 3 * 8 * experiment.algorithm.step.exact_macs()
+    macs = 3 * 8 * experiment.algorithm.at(0).step.exact_macs()
     assert 1 < compile.step_flops(programs, 1) / (2 * macs) < 2
 
 
@@ -122,10 +122,10 @@ def test_typical_step_is_compiled():
     config.algorithm = recipes.algorithm("usnet")
     config.model.options = {"channels": (8, 16, 16)}
     experiment = build(config)
-    macs = experiment.algorithm.step.executed_macs
+    macs = experiment.algorithm.at(0).step.executed_macs
     sample = sorted(macs(experiment.algorithm.propose({}, step)) for step in range(compile.SAMPLE))
     mean = sum(sample) / len(sample)
-    chosen = abs(macs(compile._typical(experiment)) - mean)
+    chosen = abs(macs(compile._typical(experiment.algorithm.at(0).step)) - mean)
     assert sum(abs(cost - mean) < chosen for cost in sample) < len(sample) / 10
     assert sample[0] < sample[-1]
 
@@ -135,7 +135,7 @@ def test_a_typical_step_of_joslim_has_as_many_subnets_as_it_trains():
     config.algorithm = recipes.algorithm("joslim", steps_per_round=2)
     config.data.holdout = config.scoring.images = 16
     experiment = build(config)
-    rows = compile._typical(experiment)
+    rows = compile._typical(experiment.algorithm.at(0).step)
     assert rows.shape == (2, len(experiment.net.space))
     for row in rows:
         experiment.net.space.check(row)

@@ -76,8 +76,8 @@ def test_found_subnets_can_be_trained_as_one_snet(trained):
     complete(again)
     assert config == again
     experiment = build(config)
-    assert [slot.name for slot in experiment.algorithm.slots] == ["macs-0.5", "macs-0.25"]
-    for slot in experiment.algorithm.slots:
+    assert [slot.name for slot in experiment.algorithm.at(0).step.slots] == ["macs-0.5", "macs-0.25"]
+    for slot in experiment.algorithm.at(0).step.slots:
         found = architecture.load(f"{trained}/search-history/{slot.name}.json")
         assert slot.subnet == tuple(found.subnet(experiment.net.space).tolist())
 

@@ -27,7 +27,7 @@ def with_seed(experiment: Experiment, seed: int) -> Experiment:
     for name in ("sampling_seed", "search_seed"):
         if name in config.algorithm:
             config.algorithm[name] += 1_000 * seed
-    algorithm = build_algorithm(config, experiment.engine)._replace(step=experiment.algorithm.step)
+    algorithm = build_algorithm(config, experiment.engine)._replace(phases=experiment.algorithm.phases)
     return dataclasses.replace(experiment, config=config, algorithm=algorithm)
 
 
@@ -38,10 +38,10 @@ def fit(experiment: Experiment, label: str) -> Trained:
     batches, prober, history = experiment.train_batches(), Prober(experiment), []
     with Progress(experiment.steps, label, stream=sys.stderr) as progress:
         for step in range(experiment.steps):
-            state = algorithm.observed(state, step, prober.at(state, step))
+            state = algorithm.revise(state, step, prober.at(state, step))
             subnets = algorithm.propose(state.algorithm, step)
             batch = sharding.put_batch(experiment.mesh, next(batches))
-            state, metrics = algorithm.step(state, batch, subnets)
+            state, metrics = algorithm.at(step).step(state, batch, subnets)
             history.append(metrics)
             progress.advance()
     batches.close()
