@@ -92,17 +92,20 @@ class Supernet:
         """Milliseconds by a table, a function of subnets [..., G]. Raises: UserError: units that it lacks."""
         return Latency(table, units.divide(self.records), self.space)
 
-    def reorder(self, state: State, importance: Mapping[str, Any]) -> State:
+    def reorder(self, state: State, importance: Mapping[str, Any], within: Subnet | None = None) -> State:
         """The same network with the most important channels first: equal logits, but for rounding, at full size.
 
         Args:
           state: variables, or a training state; what the optimiser and the moving average keep is reordered, too.
           importance: group name to [C], such as `filters.norms` of its parameters.
+          within: int32 [N, G], subnets that hold the same channels afterwards.
 
         Raises:
           BadValue: see `reorder.order`.
         """
-        return reorder.permute(self.records, reorder.order(self.records, self.space, importance), state)
+        return reorder.permute(
+            self.records, reorder.order(self.records, self.space, importance, within), state
+        )
 
     def cut(self, variables: Mapping[str, Any], subnet: Subnet) -> dict[str, Any]:
         """The dense network's variables (see `slicing.cut`)."""

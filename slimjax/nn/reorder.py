@@ -6,7 +6,7 @@ Subnets are leading slices. Whoever chooses channels by importance first brings 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from slimjax.errors import BadValue
-from slimjax.nn.space import Space
+from slimjax.nn.space import Space, Subnet
 from slimjax.nn.trace import Records
 from slimjax.nn.widths import Group
 
@@ -24,7 +24,9 @@ Order = Mapping[str, np.ndarray]
 COLLECTIONS = ("params", "affine", "batch_stats")
 
 
-def order(records: Records, space: Space, importance: Mapping[str, Any]) -> dict[str, np.ndarray]:
+def order(
+    records: Records, space: Space, importance: Mapping[str, Any], within: Subnet | None = None
+) -> dict[str, np.ndarray]:
     """The order in which a channel comes the earlier, the more important it is; equal ones stay in their order.
 
     Groups whose channels meet by position, in a shortcut that pads or drops channels, have one order as far as both
@@ -33,6 +35,7 @@ def order(records: Records, space: Space, importance: Mapping[str, Any]) -> dict
 
     Args:
       importance: group name to [C]; groups that are not named, and not tied to a named one, stay as they are.
+      within: int32 [N, G], subnets that hold the same channels afterwards: channels are sorted between their ends only.
 
     Raises:
       BadValue: unknown groups, other shapes, entries that are not finite, or a group whose channels cannot change
@@ -50,7 +53,10 @@ def order(records: Records, space: Space, importance: Mapping[str, Any]) -> dict
                     f"group {group.name!r} cannot be reordered: the grouped convolution {where} interleaves its "
                     "channels. Leave it out.",
                 )
-        joint = _joint_order(tied, values)
+        kept: Iterable[int] = (
+            [] if within is None else within[:, [space.index[group.name] for group in tied]].ravel()
+        )
+        joint = _joint_order(tied, values, kept)
         found |= {group.name: joint[: group.channels] for group in tied}
     return found
 
@@ -107,12 +113,14 @@ def _interleaved(records: Records, group: Group) -> str | None:
     return None
 
 
-def _joint_order(tied: Sequence[Group], importance: Mapping[str, np.ndarray]) -> np.ndarray:
-    """int [C] of the widest of the tied groups: sorted within what the same groups have in common."""
+def _joint_order(
+    tied: Sequence[Group], importance: Mapping[str, np.ndarray], kept: Iterable[int]
+) -> np.ndarray:
+    """int [C] of the widest of the tied groups: sorted within what the same groups, and slices, have in common."""
     joint = np.zeros(max(group.channels for group in tied))
     for group in tied:
         joint[: group.channels] += importance.get(group.name, 0.0)
-    ends = sorted({0, *(group.channels for group in tied)})
+    ends = sorted({0, *(group.channels for group in tied), *map(int, kept)})
     blocks = [low + np.argsort(-joint[low:high], kind="stable") for low, high in itertools.pairwise(ends)]
     return np.concatenate(blocks)
 

@@ -55,7 +55,7 @@ def test_a_step_after_reordering_is_reordering_after_a_step():
     algorithm = snet(engine, widths=(1.0,))
     importance = random_importance(engine.net)
     first, second = batches(2)
-    step = lambda state, batch: algorithm.step(state, batch, algorithm.propose({}, 0))[0]  # noqa: E731
+    step = lambda state, batch: algorithm.at(0).step(state, batch, algorithm.propose({}, 0))[0]  # noqa: E731
     fresh = lambda: step(algorithm.init(0), first)  # noqa: E731  # steps donate their state
     one = engine.net.reorder(step(fresh(), second), importance)
     other = step(engine.net.reorder(fresh(), importance), second)
@@ -117,3 +117,19 @@ def test_interleaved_channels_are_refused(group):
 def test_importance_that_makes_no_sense_is_refused(importance, message):
     with pytest.raises(BadValue, match=message):
         ordered(named("resnet8", channels=(4, 4, 4)), importance)
+
+
+def test_channels_of_slices_that_are_to_stay_do_not_leave_them():
+    """Of 16 channels the first 4 and the first 10 stay sets: each part is sorted alone. So are tied groups together."""
+    net = named("resnet8", channels=(16, 16, 16))
+    space = net.space
+    index = space.index["stage1/block1"]
+    importance = {"stage1/block1": np.arange(16.0)}
+    within = np.tile(space.largest, (2, 1))
+    within[:, index] = [4, 10]
+    found = reorder.order(net.records, space, importance, within)["stage1/block1"]
+    assert found.tolist() == [3, 2, 1, 0, 9, 8, 7, 6, 5, 4, 15, 14, 13, 12, 11, 10]
+    # The streams of the three stages meet by position in padded shortcuts.
+    within[0, space.index["stage1"]], within[0, space.index["stage3"]] = 3, 6
+    joint = reorder.order(net.records, space, {"stage2": np.arange(16.0)}, within[:1])
+    assert joint["stage1"].tolist() == joint["stage3"].tolist() == [2, 1, 0, 5, 4, 3, *range(15, 5, -1)]

@@ -1,0 +1,94 @@
+"""Runs in phases: parts that begin with a change of the state, each with a learning rate that runs its whole course."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from slimjax.algorithms.base import Phase, Revise, Score
+from slimjax.errors import BadValue
+from slimjax.step.engine import Engine
+from slimjax.step.state import TrainState
+
+Enter = Callable[[TrainState, int, Score], TrainState]
+"""(state, number of a phase, score of subnets) -> the state that the phase begins with."""
+
+
+class Division(NamedTuple):
+    """A run in parts.
+
+    Args:
+      engine: whose optimiser follows the parts' schedules.
+      schedule: the learning rate by update.
+      firsts: each part's first update.
+    """
+
+    engine: Engine
+    schedule: optax.Schedule
+    firsts: list[int]
+
+
+def divide(engine: Engine, lengths: Sequence[float], rates: Sequence[float] | None = None) -> Division:
+    """The run of an engine in parts.
+
+    Args:
+      lengths: of the parts, in any unit: they share the run's updates in proportion. Epochs, say, whose sum is
+        `train.epochs`; a run that is made shorter shortens all.
+      rates: the parts' learning rates over the configured ones; None: 1.
+
+    Raises:
+      BadValue: the engine is of no run, or a length is negative, or all are 0.
+    """
+    if engine.updates is None:
+        raise BadValue("engine", "expected one of a run (updates), whose length the phases share.")
+    if min(lengths) < 0 or not sum(lengths) > 0:
+        raise BadValue("lengths", f"expected numbers of at least 0, not all of them 0, got {tuple(lengths)}.")
+    firsts = engine.updates.shared_out(lengths)
+    schedule = engine.updates.divided(firsts, [1.0] * len(firsts) if rates is None else rates)
+    engine = dataclasses.replace(engine, optimizer=engine.updates.optimizer(schedule))
+    return Division(engine, schedule, firsts)
+
+
+def entering(phases: Sequence[Phase], enter: Enter) -> Revise:
+    """A revision that enters every phase as it begins, also one without updates.
+
+    The algorithm's array "phase", an int32 scalar that begins at 0, is the number of the phase that was entered last:
+    a run that is resumed at a boundary does not enter twice.
+    """
+    firsts = [phase.first for phase in phases]
+
+    def revise(state: TrainState, step: int, score: Score) -> TrainState:
+        now = int(np.searchsorted(firsts, step, side="right")) - 1
+        for number in range(int(state.algorithm["phase"]) + 1, now + 1):
+            state = enter(state, number, score)
+            arrays = {**state.algorithm, "phase": np.array(number, np.int32)}
+            state = dataclasses.replace(state, algorithm=arrays)
+        return state
+
+    return revise
+
+
+def at_rest(engine: Engine, state: TrainState) -> TrainState:
+    """The state without momentum: what an earlier phase was heading for does not move the next."""
+    still = optax.tree.map_params(engine.optimizer, jnp.zeros_like, state.opt_state)
+    return dataclasses.replace(state, opt_state=still)
+
+
+def on_devices(function: Callable[..., TrainState]) -> Callable[..., TrainState]:
+    """A function (state, arguments) -> state as one compiled program that takes the state's place in memory.
+
+    The algorithm's arrays stay on the host, as they were.
+    """
+    compiled = jax.jit(function, donate_argnums=0)
+
+    def changed(state: TrainState, *arguments: object) -> TrainState:
+        new = compiled(dataclasses.replace(state, algorithm=None), *arguments)
+        return dataclasses.replace(new, algorithm=state.algorithm)
+
+    return changed

@@ -1,0 +1,93 @@
+"""Pruning: which channels of a network stay, by their norms. Pure functions on the host."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from slimjax.nn.space import Space, Subnet
+from slimjax.search.base import Cost
+
+
+class Pruned(NamedTuple):
+    """What is left of a subnet.
+
+    Args:
+      subnet: int32 [G].
+      cutoff: channels below this share of their group's largest norm went.
+      floored: groups of which more would have gone, if every group did not keep a few (`Space.lowest`).
+    """
+
+    subnet: Subnet
+    cutoff: float
+    floored: tuple[str, ...]
+
+
+Norms = Mapping[str, np.ndarray]
+"""Group name to the norms of its channels [C]. A group that is not named is not pruned."""
+
+
+def relative(norms: Norms, space: Space, subnet: Subnet) -> dict[str, np.ndarray]:
+    """The norms of each group's channels in a subnet, over the largest of them; 0 where all are 0."""
+    found = {}
+    for group, count in zip(space.groups, subnet, strict=True):
+        if group.name in norms:
+            own = np.asarray(norms[group.name], np.float64)[:count]
+            found[group.name] = own / (own.max() or 1.0)
+    return found
+
+
+def above(shares: Norms, space: Space, subnet: Subnet, cutoff: float) -> Pruned:
+    """What is left of a subnet without the channels whose share of their group's largest norm is below the cutoff.
+
+    Each group keeps a legal number of channels: the next larger one, and never fewer than the space's lowest. So no
+    group is ever empty.
+
+    Args:
+      shares: of `relative`.
+    """
+    kept, floored = [], []
+    for group, count, low in zip(space.groups, subnet, space.lowest, strict=True):
+        wanted = int((shares[group.name] >= cutoff).sum()) if group.name in shares else int(count)
+        legal = space.legal(group)
+        kept.append(min(int(count), int(legal[np.searchsorted(legal, min(wanted, group.channels))])))
+        if wanted < low:
+            floored.append(group.name)
+    return Pruned(np.array(kept, np.int32), float(cutoff), tuple(floored))
+
+
+def to_budget(shares: Norms, space: Space, subnet: Subnet, cost: Cost, budget: float) -> Pruned:
+    """What is left of a subnet by the one cutoff for all groups whose cost is nearest to the budget.
+
+    Args:
+      cost: of subnets; `budget` is in its unit.
+    """
+    cutoffs = np.unique(np.concatenate([[0.0], *shares.values(), [np.inf]]))
+    # The cost falls with the cutoff: bisect for the last one that is above the budget.
+    low, high = 0, len(cutoffs) - 1
+    while high - low > 1:
+        middle = (low + high) // 2
+        over = float(cost(above(shares, space, subnet, cutoffs[middle]).subnet)) > budget
+        low, high = (middle, high) if over else (low, middle)
+    ends = [above(shares, space, subnet, cutoffs[index]) for index in (low, high)]
+    return min(ends, key=lambda end: abs(float(cost(end.subnet)) - budget))
+
+
+EDGES = (0.05, 0.1, 0.2, 0.3, 0.5, 0.7, 0.9)
+
+
+def histogram(shares: Norms, edges: Sequence[float] = EDGES) -> dict[str, float]:
+    """The fraction of all channels whose share of their group's largest norm lies between neighbouring edges, by name.
+
+    >>> histogram({"a": np.array([0.01, 0.04, 0.6, 1.0])}, (0.05, 0.5))
+    {'0-0.05': 0.5, '0.05-0.5': 0.0, '0.5-1': 0.5}
+    """
+    values = np.concatenate(list(shares.values()))
+    bounds = [0.0, *edges, 1.0]
+    counts, _ = np.histogram(values, [*bounds[:-1], np.inf])
+    return {
+        f"{low:g}-{high:g}": float(count) / len(values)
+        for low, high, count in zip(bounds[:-1], bounds[1:], counts, strict=True)
+    }

@@ -1,0 +1,60 @@
+"""What pruning keeps: against counts by hand, and nested for rising cutoffs."""
+
+import numpy as np
+import pytest
+
+from slimjax.nn.space import Space
+from slimjax.nn.widths import Group, Rounding
+from slimjax.search import pruning
+
+SPACE = Space((Group("a", 4), Group("b", 8)), Rounding("truncate"), min_width=0.25)
+NORMS = {"a": np.array([2.0, 0.2, 1.0, 0.0]), "b": np.array([5.0, 4.0, 3.0, 2.0, 1.0, 0.5, 0.1, 9.0])}
+
+
+def shares(subnet=(4, 7)):
+    return pruning.relative(NORMS, SPACE, np.array(subnet))
+
+
+def test_shares_are_of_the_largest_norm_within_the_subnet():
+    found = shares()
+    np.testing.assert_allclose(found["a"], [1.0, 0.1, 0.5, 0.0])
+    np.testing.assert_allclose(found["b"], [1.0, 0.8, 0.6, 0.4, 0.2, 0.1, 0.02])  # the ninth's 9 is outside
+    np.testing.assert_array_equal(
+        pruning.relative({"a": np.zeros(4)}, SPACE, SPACE.largest)["a"], np.zeros(4)
+    )
+
+
+@pytest.mark.parametrize(("cutoff", "kept", "floored"), [(0.15, (2, 5), ()), (2.0, (1, 2), ("a", "b"))])
+def test_channels_below_the_cutoff_go_but_no_group_is_emptied(cutoff, kept, floored):
+    found = pruning.above(shares(), SPACE, np.array([4, 7]), cutoff)
+    assert (tuple(found.subnet), found.floored) == (kept, floored)
+    SPACE.check(found.subnet)
+
+
+def test_a_group_keeps_the_next_larger_legal_number_of_channels():
+    space = Space((Group("a", 32),), Rounding("multiple", 8), min_width=0.25)
+    norms = {"a": np.where(np.arange(32) < 9, 1.0, 0.0)}
+    assert pruning.above(norms, space, space.largest, 0.5).subnet.tolist() == [16]
+    # A group without norms is not pruned.
+    assert pruning.above({}, space, space.largest, 0.5).subnet.tolist() == [32]
+
+
+def test_one_cutoff_for_all_groups_meets_a_budget():
+    """Costs of a + b by hand: 11 of all, 10 without the 0, 9 without .02, then both .1 go at once."""
+    cost = lambda subnet: np.asarray(subnet).sum(-1)  # noqa: E731
+    for budget, total in ((11, 11), (10.4, 10), (9, 9), (8, 7), (7.4, 7), (3, 3), (1, 3)):
+        found = pruning.to_budget(shares(), SPACE, np.array([4, 7]), cost, budget)
+        assert cost(found.subnet) == total or abs(total - budget) == abs(cost(found.subnet) - budget), budget
+
+
+def test_what_a_higher_cutoff_keeps_is_nested():
+    found = [
+        pruning.above(shares(), SPACE, np.array([4, 7]), cutoff).subnet for cutoff in np.linspace(0, 1, 21)
+    ]
+    assert (np.diff(found, axis=0) <= 0).all()
+
+
+def test_histogram_counts_every_channel_once():
+    found = pruning.histogram(shares(), (0.05, 0.5))
+    # 0 and .02; then .1 .4 .2 .1; then 1 .5 1 .8 .6
+    assert found == pytest.approx({"0-0.05": 2 / 11, "0.05-0.5": 4 / 11, "0.5-1": 5 / 11})
