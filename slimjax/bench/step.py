@@ -85,7 +85,8 @@ class Arms:
 
     def penalised(self) -> ComposedStep:
         """The full network's step with a clipped group lasso on all filters."""
-        penalty = filters.lasso_penalty(self.experiment.net.records)
+        net = self.experiment.net
+        penalty = filters.lasso_penalty(net.records, net.space)
         return ComposedStep(self.experiment.engine, (Slot("alone", self.largest),), penalty=penalty)
 
     def answer(self, costs: Mapping[Channels, float], sandwich: float, **more: Any) -> dict[str, Any]:

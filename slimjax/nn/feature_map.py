@@ -45,12 +45,8 @@ class FeatureMap:
         return cls(image, Group("image", image.shape[-1], fixed=True), widths or Widths())
 
     def width_of(self, group: Group) -> Width:
-        """The width of an axis: that of its group, times the axis's ratio."""
-        width = self.widths.get(group.name)
-        if width is None:
-            return Width(group.channels)
-        active = None if width.active is None else group.entries(width.active)
-        return Width(group.entries(width.size), active)
+        """The width of an axis (`Widths.of`)."""
+        return self.widths.of(group)
 
     def map(self, function: Callable[[jax.Array], jax.Array]) -> FeatureMap:
         """Applies an elementwise or pooling function; inactive channels stay zero."""
@@ -75,11 +71,11 @@ class FeatureMap:
         return other
 
 
-def mask_axis(value: jax.Array, width: Width, axis: int) -> jax.Array:
-    """Zeroes the inactive entries of one axis; the identity where the width has no active count."""
+def mask_axis(value: jax.Array, width: Width, axis: int, other: jax.Array | None = None) -> jax.Array:
+    """The inactive entries of one axis are 0, or another array's; the identity where the width has no active count."""
     mask = width.mask()
     if mask is None:
         return value
     shape = [1] * value.ndim
     shape[axis] = mask.size
-    return jnp.where(mask.reshape(shape), value, jnp.zeros((), value.dtype))
+    return jnp.where(mask.reshape(shape), value, jnp.zeros((), value.dtype) if other is None else other)

@@ -11,6 +11,8 @@ import jax
 import jax.numpy as jnp
 from flax import traverse_util
 
+from slimjax.nn import slicing
+from slimjax.nn.space import Space
 from slimjax.nn.trace import Records
 from slimjax.nn.widths import Group
 
@@ -34,7 +36,11 @@ def norms(records: Records, params: Mapping[str, Any], power: int = 2) -> dict[s
     return {name: total if power == 1 else _root(total) for name, total in sums.items()}
 
 
-def group_lasso(norms: Mapping[str, jax.Array], clip: float | jax.Array = math.inf) -> jax.Array:
+def group_lasso(
+    norms: Mapping[str, jax.Array],
+    clip: float | jax.Array = math.inf,
+    active: Mapping[str, int | jax.Array] | None = None,
+) -> jax.Array:
     """The sum over groups l and channels i of min(||W_li||, delta_l), where delta_l = clip * mean_i ||W_li||.
 
     A channel whose norm is delta_l or more has no gradient; one below it has that of the plain lasso, W / ||W||, and
@@ -49,18 +55,41 @@ def group_lasso(norms: Mapping[str, jax.Array], clip: float | jax.Array = math.i
 
     Args:
       norms: of `norms`, at power 2.
+      active: channels of each group that the mean is over, where the norms of all others are 0; None: all are.
     """
     total = jnp.zeros(())
-    for norm in norms.values():
-        mean = jax.lax.stop_gradient(norm.mean())
+    for name, norm in norms.items():
+        mean = jax.lax.stop_gradient(norm.mean() if active is None else norm.sum() / active[name])
         threshold = jnp.where(mean > 0, clip * mean, 0.0)  # infinitely often nothing is nothing
         total += jnp.where(norm < threshold, norm, threshold).sum()
     return total
 
 
-def lasso_penalty(records: Records) -> Callable[[Mapping[str, Any], Mapping[str, Any]], jax.Array]:
-    """`group_lasso` of a network's parameters, times a strength: (parameters, {"strength", "clip"}) -> scalar."""
-    return lambda params, knobs: knobs["strength"] * group_lasso(norms(records, params), knobs["clip"])
+def lasso_penalty(
+    records: Records, space: Space
+) -> Callable[[Mapping[str, Any], Mapping[str, Any]], jax.Array]:
+    """`group_lasso` of a network's parameters, times a strength: (parameters, knobs) -> scalar.
+
+    The knobs are {"strength", "clip"}, and perhaps "active" int32 [G]: then it is the group lasso of this subnet,
+    as if it were a network of its own. Nothing outside of it counts, and nothing there has a gradient.
+    """
+
+    def penalty(params: Mapping[str, Any], knobs: Mapping[str, Any]) -> jax.Array:
+        counts = None
+        if "active" in knobs:
+            counts = {name: knobs["active"][i] for name, i in space.index.items()}
+            params = _within(records, space, params, knobs["active"])
+        return knobs["strength"] * group_lasso(norms(records, params), knobs["clip"], counts)
+
+    return penalty
+
+
+def _within(
+    records: Records, space: Space, params: Mapping[str, Any], active: jax.Array
+) -> Mapping[str, Any]:
+    """Parameters of a subnet, zeros elsewhere."""
+    tree = {"params": params}
+    return slicing.merged(records, space, tree, jax.tree.map(jnp.zeros_like, tree), active)["params"]
 
 
 def _root(squares: jax.Array) -> jax.Array:

@@ -6,22 +6,21 @@ Subnets are leading slices. Whoever chooses channels by importance first brings 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 
 from slimjax.errors import BadValue
+from slimjax.nn import arrays
+from slimjax.nn.feature_map import Axis
 from slimjax.nn.space import Space, Subnet
 from slimjax.nn.trace import Records
 from slimjax.nn.widths import Group
 
 Order = Mapping[str, np.ndarray]
 """Group name to a permutation int [C] of its channels: the new channel c is the old channel order[c]."""
-
-COLLECTIONS = ("params", "affine", "batch_stats")
 
 
 def order(
@@ -65,17 +64,16 @@ def permute(records: Records, order: Order, tree: Any) -> Any:
     """`tree` with all arrays of the network in the new order.
 
     Args:
-      tree: any pytree: variables, a training state with what its optimiser and its moving average keep, ... A leaf is
-        one of the network's if its path ends with a collection's name, perhaps the name of a set ("shared", "w0.25"),
-        the path of a layer and the array's name. Other leaves stay as they are.
+      tree: variables, a training state with what its optimiser and its moving average keep, ... (see `arrays.change`).
     """
-    moves = _moves(records, order)
 
-    def moved(path: Sequence[Any], leaf: Any) -> Any:
-        move = moves.get(_place(path)) or moves.get(_place(path, named=True))
-        return leaf if move is None else move(leaf)
+    def moved(axes: Sequence[Axis], leaf: Any) -> Any:
+        for position, axis in enumerate(axes):
+            if isinstance(axis, Group) and axis.name in order:
+                leaf = jnp.take(leaf, _entries(axis, order[axis.name]), axis=position)
+        return leaf
 
-    return jax.tree_util.tree_map_with_path(moved, tree)
+    return arrays.change(records, moved, tree)
 
 
 def _checked(space: Space, name: str, value: Any) -> np.ndarray:
@@ -125,38 +123,7 @@ def _joint_order(
     return np.concatenate(blocks)
 
 
-def _moves(records: Records, order: Order) -> dict[tuple[str, ...], Callable[[jax.Array], jax.Array]]:
-    """By collection, path and name of each array, what brings it into the new order."""
-    return {
-        (array.collection, *record.path, array.name): _move(array.axes, order)
-        for record in records
-        for array in record.arrays
-    }
-
-
-def _move(axes: Sequence[Any], order: Order) -> Callable[[jax.Array], jax.Array]:
-    taken = {
-        position: _entries(axis, order[axis.name])
-        for position, axis in enumerate(axes)
-        if isinstance(axis, Group) and axis.name in order
-    }
-
-    def move(value: jax.Array) -> jax.Array:
-        for position, index in taken.items():
-            value = jnp.take(value, index, axis=position)
-        return value
-
-    return move
-
-
 def _entries(axis: Group, channels: np.ndarray) -> np.ndarray:
     """The entries of an axis that has several for each channel of its group, next to each other."""
     times = int(axis.ratio)
     return (channels[:, None] * times + np.arange(times)).ravel()
-
-
-def _place(path: Sequence[Any], named: bool = False) -> tuple[str, ...]:
-    """Collection, layer and name at the end of a leaf's path; without the set's name, if there is one."""
-    words = [str(getattr(key, "key", getattr(key, "name", getattr(key, "idx", "")))) for key in path]
-    last = max((i for i, word in enumerate(words) if word in COLLECTIONS), default=len(words))
-    return (*words[last : last + 1], *words[last + 1 + named :])

@@ -1,16 +1,18 @@
-"""Cutting a subnet out of a supernet: a dense network with only the channels it uses."""
+"""A subnet's part of a supernet's arrays: cut out as a dense network of its own, or merged into those of others."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
 from flax import traverse_util
 
-from slimjax.nn.feature_map import axis_length
+from slimjax.nn import arrays
+from slimjax.nn.feature_map import Axis, axis_length, mask_axis
 from slimjax.nn.space import Space, Subnet
 from slimjax.nn.trace import Records
+from slimjax.nn.widths import Group
 
 
 def cut(records: Records, space: Space, variables: Mapping[str, Any], subnet: Subnet) -> dict[str, Any]:
@@ -36,3 +38,24 @@ def cut(records: Records, space: Space, variables: Mapping[str, Any], subnet: Su
             shape = tuple(axis_length(axis, channels) for axis in array.axes)
             flat[path] = jax.lax.slice(stored[path], (0,) * len(shape), shape)
     return traverse_util.unflatten_dict(flat)
+
+
+def merged(records: Records, space: Space, inside: Any, outside: Any, active: jax.Array | Subnet) -> Any:
+    """The entries that a subnet uses from one pytree, all others of the network's arrays from another.
+
+    Pure; `active` may be traced. An entry that is not taken cannot be seen in the result, even if it is NaN.
+
+    Args:
+      inside, outside: of one structure, with arrays of the network at full size (see `arrays.change`). Leaves that
+        are not the network's are those of `inside`.
+      active: int32 [G], the subnet.
+    """
+    widths = space.masked(active)
+
+    def pick(axes: Sequence[Axis], value: jax.Array, other: jax.Array) -> jax.Array:
+        for position, axis in enumerate(axes):
+            if isinstance(axis, Group):
+                value = mask_axis(value, widths.of(axis), position, other)
+        return value
+
+    return arrays.change(records, pick, inside, outside)

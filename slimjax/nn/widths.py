@@ -204,6 +204,14 @@ class Widths(Mapping[str, Width]):
     dropout: Dropout | None = None
     portable: bool = False
 
+    def of(self, axis: Group) -> Width:
+        """The width of an axis: that of its group, times the axis's ratio."""
+        width = self.groups.get(axis.name)
+        if width is None:
+            return Width(axis.channels)
+        active = None if width.active is None else axis.entries(width.active)
+        return Width(axis.entries(width.size), active)
+
     def __getitem__(self, name: str) -> Width:
         return self.groups[name]
 

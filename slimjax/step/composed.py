@@ -25,7 +25,7 @@ from slimjax.step.gradient import Inputs, Outputs
 from slimjax.step.programs import Call, ProgramCounts, Programs, outputs
 from slimjax.step.slots import Batch, Metrics, Slot
 from slimjax.step.state import COMMON, TrainState, Tree, Weights, joined, picked
-from slimjax.step.update import Penalty, Sums, prepare_program, update_program
+from slimjax.step.update import Further, Penalty, Sums, prepare_program, update_program
 
 Run = Callable[[Call], Tree]
 """What becomes of a program call: it is run, compiled, or only traced."""
@@ -38,6 +38,11 @@ class ComposedStep:
       slots: the subnets of a step, in order.
       draws: int32 [N, G], a sample of the subnets that will be proposed; the rungs are chosen for them.
       penalty: on the parameters, added to the step's loss; its knobs are the entry "penalty" of the algorithm's arrays.
+      confined: of a step of one slot: entries that its subnet does not use stay as they are, and so does what the
+        optimiser and the moving average keep of them.
+
+    Raises:
+      ValueError: a step of several slots is to be confined.
     """
 
     def __init__(
@@ -46,8 +51,13 @@ class ComposedStep:
         slots: Sequence[Slot],
         draws: Subnet | None = None,
         penalty: Penalty | None = None,
+        confined: bool = False,
     ) -> None:
-        self.engine, self.slots, self.penalty = engine, tuple(slots), penalty
+        if confined and len(slots) != 1:
+            raise ValueError(
+                f"a confined step has one slot, got {len(slots)}: {[slot.name for slot in slots]}."
+            )
+        self.engine, self.slots, self.penalty, self.confined = engine, tuple(slots), penalty, confined
         draws = np.zeros((0, len(engine.net.space)), np.int32) if draws is None else draws
         self.forms = Forms(engine, self.slots, draws)
         self.programs = Programs(self.forms.most_programs, engine.platform)
@@ -139,9 +149,12 @@ class ComposedStep:
             _note(sums, slot, result)
         # The algorithm's arrays are the host's business: they stay there.
         bare = dataclasses.replace(state, algorithm=None)
-        arguments = (bare, sums, state.algorithm["penalty"]) if self.penalty else (bare, sums)
+        further = Further(
+            knobs=state.algorithm["penalty"] if self.penalty else None,
+            active=np.asarray(subnet, np.int32) if self.confined else None,
+        )
         update = functools.partial(update_program, self.engine, self.penalty)
-        new, metrics = run(Call("update", update, arguments))
+        new, metrics = run(Call("update", update, (bare, sums, further)))
         return dataclasses.replace(new, algorithm=state.algorithm), metrics
 
     def _call(self, slot: Slot, form: Form, subnet: Channels, inputs: Inputs, total: Weights) -> Call:

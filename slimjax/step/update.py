@@ -8,9 +8,11 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jax.flatten_util import ravel_pytree
 
+from slimjax.nn import slicing
 from slimjax.nn.batch_stats import Collection
 from slimjax.sharding import DATA, REPLICATED, SHARDED
 from slimjax.step import optimizers
@@ -47,13 +49,25 @@ Penalty = Callable[[Tree, Tree], jax.Array]
 """(parameters, its knobs: numbers or arrays) -> a scalar that is added to the loss of a step, once."""
 
 
+class Further(NamedTuple):
+    """What an update may depend on besides the gradients. Arguments: other values compile nothing new.
+
+    Args:
+      knobs: the penalty's, if there is one.
+      active: int32 [G], the subnet that an update is confined to; None: everything moves.
+    """
+
+    knobs: Tree = None
+    active: jax.Array | np.ndarray | None = None
+
+
 def update_program(engine: Engine, penalty: Penalty | None = None) -> jax.stages.Wrapped:
-    """The jitted `(state, sums, knobs) -> (state, metrics)`: one sum over the devices, one update.
+    """The jitted `(state, sums, further) -> (state, metrics)`: one sum over the devices, one update.
 
     The state is donated.
 
     Args:
-      penalty: on the parameters. Its knobs are arguments: other values compile nothing new.
+      penalty: on the parameters.
     """
 
     def reduce(parts: Tree) -> Tree:
@@ -63,19 +77,25 @@ def update_program(engine: Engine, penalty: Penalty | None = None) -> jax.stages
 
     reduce_all = jax.shard_map(reduce, mesh=engine.mesh, in_specs=SHARDED, out_specs=REPLICATED)
 
-    def update(state: TrainState, sums: Sums, knobs: Tree = None) -> tuple[TrainState, Metrics]:
+    def update(state: TrainState, sums: Sums, further: Further) -> tuple[TrainState, Metrics]:
         grads, measured = reduce_all((sums.gradients, sums.metrics))
         metrics = {f"{slot}/{name}": m for slot, found in measured.items() for name, m in found.items()}
         # A set of gammas and betas that no slot of this step uses does not move.
         idle = {name: jax.tree.map(jnp.zeros_like, affine) for name, affine in state.affine.items()}
         grads["affine"] = idle | grads["affine"]
         if penalty is not None:
-            metrics["penalty"], extra = jax.value_and_grad(penalty)(state.params, knobs)
+            metrics["penalty"], extra = jax.value_and_grad(penalty)(state.params, further.knobs)
             grads["params"] = jax.tree.map(jnp.add, grads["params"], extra)
         metrics["grad_norm"] = optax.tree.norm(grads)
-        return _updated(engine, state, grads, sums.stats), metrics
+        new = _updated(engine, state, grads, sums.stats)
+        return new if further.active is None else _confined(engine, new, state, further.active), metrics
 
     return jax.jit(update, donate_argnums=0)
+
+
+def _confined(engine: Engine, new: TrainState, old: TrainState, active: jax.Array | np.ndarray) -> TrainState:
+    """The new state within the subnet, the old one outside: no decay, no momentum, no moving average there."""
+    return slicing.merged(engine.net.records, engine.net.space, new, old, active)
 
 
 def _updated(

@@ -8,21 +8,20 @@ from flax import linen as nn
 
 from helpers.nets import every_layer, named, run, variables_of
 from helpers.trees import assert_trees_close
-from slimjax.nn import layers
 from slimjax.nn.layers import AveragePool, BatchNorm, Concatenate, Conv, FeatureMap
 from slimjax.nn.widths import Group, Width, Widths
 
 
 def test_inactive_channels_are_zero_after_any_function():
     group = Group("g", 4)
-    x = FeatureMap(jnp.ones((1, 2, 2, 4)), group, {"g": layers.Width(4, jnp.array(3))})
+    x = FeatureMap(jnp.ones((1, 2, 2, 4)), group, Widths({"g": Width(4, jnp.array(3))}))
     assert x.map(jnp.cos).value[..., 3:].sum() == 0
     assert x.map(jnp.cos).value[..., :3].all()
 
 
 def test_adding_groups_that_are_not_tied_names_both():
-    x = FeatureMap(jnp.ones((1, 2, 2, 4)), Group("left", 4), {})
-    y = FeatureMap(jnp.ones((1, 2, 2, 4)), Group("right", 4), {})
+    x = FeatureMap(jnp.ones((1, 2, 2, 4)), Group("left", 4), Widths())
+    y = FeatureMap(jnp.ones((1, 2, 2, 4)), Group("right", 4), Widths())
     with pytest.raises(TypeError, match=r"'left'.*'right'"):
         x + y
 

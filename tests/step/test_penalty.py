@@ -27,7 +27,8 @@ def engine(**options):
     return engine_of(lr=1.0, decay=0.0, momentum=0.0, **options)
 
 
-lasso = filters.lasso_penalty(engine().net.records)
+net = engine().net
+lasso = filters.lasso_penalty(net.records, net.space)
 
 
 def test_penalty_is_added_once_whatever_the_number_of_slots():

@@ -1,0 +1,49 @@
+"""The arrays of a network in any pytree: variables, gradients, a training state with what its optimiser keeps."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+
+from slimjax.nn.feature_map import Axis
+from slimjax.nn.trace import Records
+
+COLLECTIONS = ("params", "affine", "batch_stats")
+
+Change = Callable[..., jax.Array]
+"""(axes of an array, the array, those in its place in other trees) -> what comes in its place."""
+
+
+def change(records: Records, function: Change, tree: Any, *others: Any) -> Any:
+    """`tree` with all arrays of the network changed.
+
+    Args:
+      tree: any pytree. A leaf is one of the network's if its path ends with a collection's name, perhaps the name of a
+        set ("shared", "w0.25"), the path of a layer and the array's name. Other leaves stay as they are.
+      others: trees of the same structure.
+    """
+    axes = _axes(records)
+
+    def changed(path: Sequence[Any], leaf: Any, *rest: Any) -> Any:
+        found = axes.get(_place(path)) or axes.get(_place(path, named=True))
+        return leaf if found is None else function(found, leaf, *rest)
+
+    return jax.tree_util.tree_map_with_path(changed, tree, *others)
+
+
+def _axes(records: Records) -> dict[tuple[str, ...], tuple[Axis, ...]]:
+    """By collection, path and name of each array."""
+    return {
+        (array.collection, *record.path, array.name): array.axes
+        for record in records
+        for array in record.arrays
+    }
+
+
+def _place(path: Sequence[Any], named: bool = False) -> tuple[str, ...]:
+    """Collection, layer and name at the end of a leaf's path; without the set's name, if there is one."""
+    words = [str(getattr(key, "key", getattr(key, "name", getattr(key, "idx", "")))) for key in path]
+    last = max((i for i, word in enumerate(words) if word in COLLECTIONS), default=len(words))
+    return (*words[last : last + 1], *words[last + 1 + named :])
