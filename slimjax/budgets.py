@@ -85,6 +85,17 @@ class Budget:
             return self.most
         return self.most * float(self.resource.cost(net)(net.space.largest))
 
+    def share(self, net: Supernet) -> Callable[[Subnet], np.ndarray]:
+        """int32 [..., G] -> float64 [...]: cost over the bound."""
+        cost, most = self.resource.cost(net), self.absolute(net)
+        return lambda subnets: cost(subnets) / most
+
+    def uniform(self, net: Supernet) -> Subnet:
+        """The subnet of one width, int32 [G], whose cost is nearest to the bound."""
+        space = net.space
+        subnets = np.array([space.uniform(w) for w in np.linspace(space.min_width, space.max_width, 201)])
+        return subnets[int(abs(self.share(net)(subnets) - 1).argmin())]
+
     def __str__(self) -> str:
         table = f"@{self.resource.table}" if self.resource.table else ""
         return f"{self.resource.name}<={target_name(self.most)}{table}"

@@ -12,11 +12,12 @@ from slimjax.algorithms.bignas import bignas
 from slimjax.algorithms.joslim import joslim
 from slimjax.algorithms.snet import snet
 from slimjax.algorithms.usnet import usnet
+from slimjax.algorithms.wpc import wpc
 from slimjax.errors import BadValue
 from slimjax.step.engine import Engine
 
 ALGORITHMS: Mapping[str, Callable[..., Algorithm]] = MappingProxyType(
-    {"bignas": bignas, "joslim": joslim, "snet": snet, "usnet": usnet}
+    {"bignas": bignas, "joslim": joslim, "snet": snet, "usnet": usnet, "wpc": wpc}
 )
 
 
@@ -42,4 +43,4 @@ def make(name: str, engine: Engine, **options: Any) -> Algorithm:
     return algorithm
 
 
-__all__ = ["ALGORITHMS", "Algorithm", "Chosen", "bignas", "joslim", "lookup", "make", "snet", "usnet"]
+__all__ = ["ALGORITHMS", "Algorithm", "Chosen", "bignas", "joslim", "lookup", "make", "snet", "usnet", "wpc"]

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from slimjax import sharding
 from slimjax.algorithms.base import Phase, Revise, Score
 from slimjax.errors import BadValue
 from slimjax.step.engine import Engine
@@ -80,15 +81,23 @@ def at_rest(engine: Engine, state: TrainState) -> TrainState:
     return dataclasses.replace(state, opt_state=still)
 
 
-def on_devices(function: Callable[..., TrainState]) -> Callable[..., TrainState]:
+def on_devices(engine: Engine, function: Callable[..., TrainState]) -> Callable[..., TrainState]:
     """A function (state, arguments) -> state as one compiled program that takes the state's place in memory.
 
     The algorithm's arrays stay on the host, as they were.
     """
-    compiled = jax.jit(function, donate_argnums=0)
+    compiled = jax.jit(function, donate_argnums=0, out_shardings=sharding.replicated(engine.mesh))
 
     def changed(state: TrainState, *arguments: object) -> TrainState:
         new = compiled(dataclasses.replace(state, algorithm=None), *arguments)
         return dataclasses.replace(new, algorithm=state.algorithm)
 
     return changed
+
+
+def with_copies(state: TrainState, names: Sequence[str], affine: str, stats: str) -> TrainState:
+    """The state in which the sets of gammas and betas, and the statistics, of these names are those of others."""
+    copies = lambda sets: sets | dict.fromkeys(names, sets[affine])  # noqa: E731
+    average = state.average and state.average | {"affine": copies(state.average["affine"])}
+    statistics = state.batch_stats | dict.fromkeys(names, state.batch_stats[stats])
+    return dataclasses.replace(state, affine=copies(state.affine), average=average, batch_stats=statistics)

@@ -78,15 +78,13 @@ def lasso_penalty(
         counts = None
         if "active" in knobs:
             counts = {name: knobs["active"][i] for name, i in space.index.items()}
-            params = _within(records, space, params, knobs["active"])
+            params = within(records, space, params, knobs["active"])
         return knobs["strength"] * group_lasso(norms(records, params), knobs["clip"], counts)
 
     return penalty
 
 
-def _within(
-    records: Records, space: Space, params: Mapping[str, Any], active: jax.Array
-) -> Mapping[str, Any]:
+def within(records: Records, space: Space, params: Mapping[str, Any], active: jax.Array) -> Mapping[str, Any]:
     """Parameters of a subnet, zeros elsewhere."""
     tree = {"params": params}
     return slicing.merged(records, space, tree, jax.tree.map(jnp.zeros_like, tree), active)["params"]

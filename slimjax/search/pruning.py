@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
@@ -73,6 +74,23 @@ def to_budget(shares: Norms, space: Space, subnet: Subnet, cost: Cost, budget: f
         low, high = (middle, high) if over else (low, middle)
     ends = [above(shares, space, subnet, cutoffs[index]) for index in (low, high)]
     return min(ends, key=lambda end: abs(float(cost(end.subnet)) - budget))
+
+
+REACHED_AT = 0.75
+"""The part of a round after which the budget should be met; the rest of it lets the network settle."""
+
+GAIN, MOST = 4.0, 0.3
+"""The logarithm of a strength moves by `GAIN` times the distance from the course; by `MOST` at once."""
+
+
+def course(start: float, part: float) -> float:
+    """What should be left after this part of a round, over the budget, if `start` was at its beginning."""
+    return max(1.0, start + (1 - start) * part / REACHED_AT)
+
+
+def steered(strength: float, left: float, wanted: float) -> float:
+    """A penalty's strength, raised where more is left than wanted, and lowered where less is; both over the budget."""
+    return strength * math.exp(min(MOST, max(-MOST, GAIN * (left - wanted))))
 
 
 EDGES = (0.05, 0.1, 0.2, 0.3, 0.5, 0.7, 0.9)

@@ -147,6 +147,9 @@ class ComposedStep:
             result: Outputs = run(call)
             teacher = result.softmax if teacher is None else teacher
             _note(sums, slot, result)
+        # What no slot has renewed goes into the update once, with the state, whose memory the update takes.
+        renewed = {name: s for name, s in sums.stats.items() if s is not state.batch_stats[name]}
+        sums = sums._replace(stats=renewed)
         # The algorithm's arrays are the host's business: they stay there.
         bare = dataclasses.replace(state, algorithm=None)
         further = Further(

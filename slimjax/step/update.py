@@ -26,7 +26,7 @@ class Sums(NamedTuple):
 
     Args:
       gradients: accumulators [D, ...] of {"params", "affine"}; sets of gammas and betas that no slot used are absent.
-      stats: the state's collections, those of this step's subnets renewed.
+      stats: the collections that this step's subnets have renewed.
       metrics: [D] by slot and name.
     """
 
@@ -106,5 +106,5 @@ def _updated(
     average = state.average
     if engine.average_decay is not None:
         average = optimizers.moving_average(average, new, engine.average_decay, state.step)
-    new |= {"batch_stats": stats, "opt_state": opt_state, "average": average}
+    new |= {"batch_stats": state.batch_stats | stats, "opt_state": opt_state, "average": average}
     return dataclasses.replace(state, step=state.step + 1, **new)
