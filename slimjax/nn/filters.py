@@ -68,14 +68,14 @@ def group_lasso(
 def lasso_penalty(
     records: Records, space: Space
 ) -> Callable[[Mapping[str, Any], Mapping[str, Any]], jax.Array]:
-    """`group_lasso` of a network's parameters, times a strength: (parameters, knobs) -> scalar.
+    """`group_lasso` of a network's parameters, times a strength: ({"params", ...}, knobs) -> scalar.
 
     The knobs are {"strength", "clip"}, and perhaps "active" int32 [G]: then it is the group lasso of this subnet,
     as if it were a network of its own. Nothing outside of it counts, and nothing there has a gradient.
     """
 
-    def penalty(params: Mapping[str, Any], knobs: Mapping[str, Any]) -> jax.Array:
-        counts = None
+    def penalty(trainable: Mapping[str, Any], knobs: Mapping[str, Any]) -> jax.Array:
+        params, counts = trainable["params"], None
         if "active" in knobs:
             counts = {name: knobs["active"][i] for name, i in space.index.items()}
             params = within(records, space, params, knobs["active"])

@@ -37,7 +37,8 @@ class ComposedStep:
     Args:
       slots: the subnets of a step, in order.
       draws: int32 [N, G], a sample of the subnets that will be proposed; the rungs are chosen for them.
-      penalty: on the parameters, added to the step's loss; its knobs are the entry "penalty" of the algorithm's arrays.
+      penalty: on what is trained, added to the step's loss; its knobs are the entry "penalty" of the algorithm's
+        arrays.
       confined: of a step of one slot: entries that its subnet does not use stay as they are, and so does what the
         optimiser and the moving average keep of them.
 

@@ -46,7 +46,7 @@ def prepare_program(engine: Engine) -> jax.stages.Wrapped:
 
 
 Penalty = Callable[[Tree, Tree], jax.Array]
-"""(parameters, its knobs: numbers or arrays) -> a scalar that is added to the loss of a step, once."""
+"""(`TrainState.trainable`, knobs: numbers or arrays) -> a scalar that is added to the loss of a step, once."""
 
 
 class Further(NamedTuple):
@@ -67,7 +67,7 @@ def update_program(engine: Engine, penalty: Penalty | None = None) -> jax.stages
     The state is donated.
 
     Args:
-      penalty: on the parameters.
+      penalty: on what is trained.
     """
 
     def reduce(parts: Tree) -> Tree:
@@ -84,8 +84,8 @@ def update_program(engine: Engine, penalty: Penalty | None = None) -> jax.stages
         idle = {name: jax.tree.map(jnp.zeros_like, affine) for name, affine in state.affine.items()}
         grads["affine"] = idle | grads["affine"]
         if penalty is not None:
-            metrics["penalty"], extra = jax.value_and_grad(penalty)(state.params, further.knobs)
-            grads["params"] = jax.tree.map(jnp.add, grads["params"], extra)
+            metrics["penalty"], extra = jax.value_and_grad(penalty)(state.trainable, further.knobs)
+            grads = jax.tree.map(jnp.add, grads, extra)
         metrics["grad_norm"] = optax.tree.norm(grads)
         new = _updated(engine, state, grads, sums.stats)
         return new if further.active is None else _confined(engine, new, state, further.active), metrics

@@ -124,7 +124,9 @@ def test_lasso_within_a_subnet_is_that_of_the_network_cut_out(clip):
     params = weights(engine_of().init(0, SLOTS))["params"]
     lasso = filters.lasso_penalty(net.records, net.space)
     masked = jax.jit(
-        jax.value_and_grad(lambda p, active: lasso(p, {"strength": 0.5, "clip": clip, "active": active}))
+        jax.value_and_grad(
+            lambda p, active: lasso({"params": p}, {"strength": 0.5, "clip": clip, "active": active})
+        )
     )
     value, gradient = masked(params, subnet)
     cut = net.cut({"params": params}, subnet)["params"]
@@ -168,7 +170,7 @@ def test_penalty_within_the_subnet_leaves_what_is_outside():
     before, state, _ = run([subnet], penalty=lasso, knobs=knobs)
     plain = run([subnet])[1]
     assert_trees_equal(outside(net, subnet, weights(state)), outside(net, subnet, weights(before)))
-    gradient = jax.grad(lasso)(before.params, knobs)
+    gradient = jax.grad(lasso)({"params": before.params}, knobs)["params"]
     # Nesterov's momentum: the first step is (1 + 0.9) times the gradient, at a rate of 0.5.
     want = jax.tree.map(lambda x, g: x - 0.5 * 1.9 * g, plain.params, gradient)
     assert_trees_close(state.params, want)

@@ -1,4 +1,4 @@
-"""A penalty on the parameters: what it adds to a step."""
+"""A penalty on what is trained: what it adds to a step."""
 
 import jax
 import jax.numpy as jnp
@@ -31,15 +31,31 @@ net = engine().net
 lasso = filters.lasso_penalty(net.records, net.space)
 
 
+def total_of(tree):
+    return sum(x.sum() for x in jax.tree.leaves(tree))
+
+
 def test_penalty_is_added_once_whatever_the_number_of_slots():
-    """The penalty's gradient is 3 everywhere, and the step's two slots do not double it."""
+    """The penalty's gradient is 3 for all parameters, and the step's two slots do not double it."""
     _, plain, _, _ = stepped(engine())
-    flat = lambda params, knobs: knobs["strength"] * sum(x.sum() for x in jax.tree.leaves(params))  # noqa: E731
+    flat = lambda trainable, knobs: knobs["strength"] * total_of(trainable["params"])  # noqa: E731
     before, state, metrics, _ = stepped(engine(), flat, strength=3.0)
     assert_trees_close(state.params, jax.tree.map(lambda x: x - 3, plain.params))
     assert_trees_close(state.affine, plain.affine)
     total = 3 * sum(x.sum(dtype=np.float64) for x in jax.tree.leaves(before))
     assert float(metrics["penalty"]) == pytest.approx(total, rel=1e-4)
+
+
+def test_penalty_sees_gammas_and_betas():
+    """Of gradient 3 for parameters, and 2 for gammas and betas: both move by that much more."""
+    _, plain, _, _ = stepped(engine())
+
+    def flat(trainable, knobs):
+        return knobs["strength"] * (3 * total_of(trainable["params"]) + 2 * total_of(trainable["affine"]))
+
+    _, state, _, _ = stepped(engine(), flat, strength=1.0)
+    assert_trees_close(state.params, jax.tree.map(lambda x: x - 3, plain.params))
+    assert_trees_close(state.affine, jax.tree.map(lambda x: x - 2, plain.affine))
 
 
 @pytest.mark.parametrize("clip", [1.0, np.inf])
