@@ -3,14 +3,15 @@
 from dataclasses import replace
 from functools import partial
 
+import chex
 import jax
 import numpy as np
 import pytest
 
-from helpers.engines import batches, engine_of
+from helpers.engines import batches, engine_of, in_run
 from helpers.trees import assert_trees_close
 from slimjax import sharding
-from slimjax.algorithms import snet, usnet
+from slimjax.algorithms import snet, usnet, wpc
 from slimjax.errors import UserError
 from slimjax.nn.layers import BatchNorm
 from slimjax.profiling import hlo
@@ -22,11 +23,12 @@ def trajectory(engine, make=usnet, steps=4):
     mesh, algorithm = engine.mesh, make(engine)
     state, losses = place(mesh, algorithm.init(0)), []
     for step, rows in enumerate(batches(steps)):
+        state = algorithm.revise(state, step, lambda subnets: 1 / subnets.sum(-1))
         subnets = algorithm.propose(state.algorithm, step)
-        state, metrics = algorithm.at(0).step(state, sharding.put_batch(mesh, rows), subnets)
-        losses.append([float(value) for name, value in sorted(metrics.items()) if "loss" in name])
+        state, metrics = algorithm.at(step).step(state, sharding.put_batch(mesh, rows), subnets)
+        losses.append(float(value) for name, value in sorted(metrics.items()) if "loss" in name)
     assert len(state.step.sharding.device_set) == mesh.size, "the state did not stay on the mesh"
-    return np.array(losses), jax.tree.map(np.asarray, state), algorithm
+    return np.concatenate([list(found) for found in losses]), jax.tree.map(np.asarray, state), algorithm
 
 
 def per_device(engine):
@@ -34,12 +36,20 @@ def per_device(engine):
     return replace(engine, net=replace(engine.net, model=model))
 
 
-@pytest.mark.parametrize(
-    "make", [usnet, lambda engine: snet(engine, widths=(0.25, 1.0))], ids=["usnet", "snet"]
-)
-def test_one_device_and_eight_give_the_same_training(make):
-    one, one_state, _ = trajectory(engine_of(), make)
-    eight, eight_state, _ = trajectory(engine_of(devices=8), make)
+MAKE = {
+    "usnet": usnet,
+    "snet": lambda engine: snet(engine, widths=(0.25, 1.0)),
+    # A step in each phase: dense, two rounds, together.
+    "wpc": lambda engine: wpc(in_run(engine, 4), budgets=BUDGETS, dense=1, lasso=1, fused=1),
+}
+BUDGETS = ("macs<=0.7", "macs<=0.4")
+
+
+@pytest.mark.parametrize("name", MAKE)
+def test_one_device_and_eight_give_the_same_training(name):
+    one, one_state, _ = trajectory(engine_of(), MAKE[name])
+    eight, eight_state, _ = trajectory(engine_of(devices=8), MAKE[name])
+    chex.assert_trees_all_equal(eight_state.algorithm, one_state.algorithm)
     np.testing.assert_allclose(eight, one, atol=1e-4)
     assert_trees_close(eight_state.params, one_state.params)
     assert_trees_close(eight_state.batch_stats, one_state.batch_stats)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import bisect
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple, Protocol
 
 import jax
@@ -86,6 +86,11 @@ class Phase(NamedTuple):
     step: Step
     first: int = 0
     split: str = "train"
+
+
+def index_at(phases: Sequence[Phase], step: int) -> int:
+    """Of the phase that an update belongs to, among all."""
+    return bisect.bisect_right(phases, step, key=lambda phase: phase.first) - 1
 
 
 def throughout(step: Step) -> tuple[Phase, ...]:
@@ -175,7 +180,7 @@ class Algorithm(NamedTuple):
 
     def at(self, step: int) -> Phase:
         """The phase that an update belongs to."""
-        return self.phases[bisect.bisect_right(self.phases, step, key=lambda phase: phase.first) - 1]
+        return self.phases[index_at(self.phases, step)]
 
     def steps(self) -> list[Step]:
         """The different steps of its phases, in order."""

@@ -12,7 +12,7 @@ import numpy as np
 import optax
 
 from slimjax import sharding
-from slimjax.algorithms.base import Phase, Revise, Score
+from slimjax.algorithms.base import Phase, Revise, Score, index_at
 from slimjax.errors import BadValue
 from slimjax.step.engine import Engine
 from slimjax.step.state import TrainState
@@ -62,11 +62,9 @@ def entering(phases: Sequence[Phase], enter: Enter) -> Revise:
     The algorithm's array "phase", an int32 scalar that begins at 0, is the number of the phase that was entered last:
     a run that is resumed at a boundary does not enter twice.
     """
-    firsts = [phase.first for phase in phases]
 
     def revise(state: TrainState, step: int, score: Score) -> TrainState:
-        now = int(np.searchsorted(firsts, step, side="right")) - 1
-        for number in range(int(state.algorithm["phase"]) + 1, now + 1):
+        for number in range(int(state.algorithm["phase"]) + 1, index_at(phases, step) + 1):
             state = enter(state, number, score)
             arrays = {**state.algorithm, "phase": np.array(number, np.int32)}
             state = dataclasses.replace(state, algorithm=arrays)

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from slimjax.algorithms.base import Algorithm, Chosen, Phase, Score
+from slimjax.algorithms.base import Algorithm, Chosen, Phase, Score, index_at
 from slimjax.algorithms.lasso import LassoRounds, Round
 from slimjax.algorithms.phases import divide, entering, on_devices, with_copies
 from slimjax.budgets import MACS, Budget, parse_budget
@@ -150,14 +150,15 @@ class _Run:
         return self.lassos.adjusted(entering(self.phases, self._enter)(state, step, score), step)
 
     def propose(self, arrays: Any, step: int) -> Subnet:
-        del step
-        phase, rows = int(arrays["phase"]), arrays["subnets"]
-        if phase == 0:
-            return rows[:0]
-        if phase <= len(rows):
+        phase = index_at(self.phases, step)
+        if 0 < phase < len(self.phases) - 1:
             return self.lassos.subnet(arrays, phase - 1)[None]
+        return self._together(arrays) if phase else arrays["subnets"][:0]
+
+    def _together(self, arrays: Any) -> Subnet:
+        """The subnets of the last phase."""
         whole = [self.engine.net.space.largest[None]] if "largest" in self.names else []
-        return np.concatenate([*whole, rows])
+        return np.concatenate([*whole, arrays["subnets"]])
 
     def choose(self, state: TrainState, subnets: Mapping[str, Subnet] | None = None) -> dict[str, Chosen]:
         """The subnets found so far; no others can be asked for."""
@@ -186,11 +187,10 @@ class _Run:
             done = arrays["subnets"][: max(0, phase - 1)]
             found = {f"subnet{i}": Chosen(subnet) for i, subnet in enumerate(done, 1)}
             return {"dense": Chosen(self.engine.net.space.largest, stats="dense")} | found
-        rows = zip(self.names, self.propose(arrays, 0), strict=True)
+        rows = zip(self.names, self._together(arrays), strict=True)
         return {name: Chosen(subnet, name, name) for name, subnet in rows}
 
-    def _enter(self, state: TrainState, number: int, score: Score) -> TrainState:
-        del score
+    def _enter(self, state: TrainState, number: int, _: Score) -> TrainState:
         if number > 1:
             state = self.lassos.ended(state, number - 2)
         if number < len(self.phases) - 1:

@@ -126,4 +126,4 @@ def _joint_order(
 def _entries(axis: Group, channels: np.ndarray) -> np.ndarray:
     """The entries of an axis that has several for each channel of its group, next to each other."""
     times = int(axis.ratio)
-    return (channels[:, None] * times + np.arange(times)).ravel()
+    return (channels[:, None] * times + np.arange(times)[None]).ravel()

@@ -9,7 +9,7 @@ import numpy as np
 from helpers.nets import named
 from slimjax import sharding
 from slimjax.step.engine import Engine
-from slimjax.step.optimizers import sgd
+from slimjax.step.optimizers import Updates, sgd
 from slimjax.supernet import Supernet
 
 
@@ -29,6 +29,12 @@ def engine_of(
     return Engine(
         net, optimizer, lambda key, images: plain(images), plain, mesh=mesh, policy=policy, **options
     )
+
+
+def in_run(engine: Engine, steps: int) -> Engine:
+    """The engine of a run of so many updates, at a constant rate."""
+    constant = lambda count: lambda step: 0.1  # noqa: E731
+    return dataclasses.replace(engine, updates=Updates(steps, constant, sgd))
 
 
 def batches(count, size=16):

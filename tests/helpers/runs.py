@@ -3,6 +3,10 @@
 import contextlib
 import json
 import os
+import signal
+import subprocess
+import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import jax
@@ -10,6 +14,8 @@ import numpy as np
 import pytest
 from ml_collections import ConfigDict
 
+from helpers import flags
+from helpers.paths import REPOSITORY
 from slimjax import sharding
 from slimjax.experiment import recipes, reload
 from slimjax.experiment.build import build
@@ -80,6 +86,42 @@ def environment(**extra: str) -> dict[str, str]:
     """Of a child that has one device, and compiles as users' programs are compiled if no `XLA_FLAGS` are given."""
     kept = {key: value for key, value in os.environ.items() if key != "XLA_FLAGS"}
     return {**kept, "JAX_PLATFORMS": "cpu", **extra}
+
+
+VICTIM = """
+import os, signal, sys
+from slimjax.experiment import config_file, loop
+config, directory, last, overrides = sys.argv[1], sys.argv[2], int(sys.argv[3]), sys.argv[4:]
+log = loop.log
+def fatal(experiment, metrics, done, *rest):
+    if done == last:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return log(experiment, metrics, done, *rest)
+loop.log = fatal
+loop.train(config_file.load(config, overrides), directory)
+"""
+
+
+def unbroken_and_killed(config: str, overrides: Sequence[str], directory: Path, steps: int) -> list[Path]:
+    """Two runs: an unbroken one, and one in which every step is killed (SIGKILL) when it is done but not saved.
+
+    So every checkpoint, also at every boundary of phases, is one that a run goes on from, and every step is made twice.
+    """
+    whole, killed = directory / "unbroken", directory / "killed"
+    for where, last in [(whole, steps + 1), *((killed, last) for last in range(1, steps + 2))]:
+        done = subprocess.run(
+            [
+                *(sys.executable, "-c", VICTIM, config, str(where), str(last), *overrides),
+                *("--config.train.log_every=1", "--config.train.checkpoint_every=1", "--config.devices=1"),
+            ],
+            cwd=REPOSITORY,
+            env=environment(XLA_FLAGS=flags.QUICK),
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == (-signal.SIGKILL if last <= steps else 0), done.stderr
+    return [whole, killed]
 
 
 QUICK = {"raw_samples": 32, "restarts": 2}
