@@ -19,7 +19,7 @@ import numpy as np
 import optax
 
 from slimjax.checks import Rule, check_fields, integer, number, one_of, optional, tuple_of
-from slimjax.errors import BadValue, RunError
+from slimjax.errors import BadValue, RunError, UserError
 from slimjax.search.thresnet import Continuous, Discrete, Policy, ThresNet
 
 Arrays = dict[str, Any]
@@ -102,8 +102,7 @@ class Controller:
 
     def log_prob(self, params: Any, alphas: Sequence[jax.Array], actions: jax.Array) -> jax.Array:
         """log pi of all layers' actions together, a scalar. It can be traced and differentiated."""
-        outputs = self._net.apply({"params": params}, alphas)
-        return self._policy.log_prob(outputs, actions).sum()
+        return self._policy.log_prob(self._outputs(params, alphas), actions).sum()
 
     @property
     def _policy(self) -> Policy:
@@ -132,8 +131,8 @@ class Controller:
         }  # fmt: skip
 
     @functools.partial(jax.jit, static_argnums=0)
-    def _outputs(self, params: Any, alphas: list[jax.Array]) -> jax.Array:
-        return self._net.apply({"params": params}, alphas)
+    def _outputs(self, params: Any, alphas: Sequence[jax.Array]) -> jax.Array:
+        return jnp.asarray(self._net.apply({"params": params}, alphas))
 
     @functools.partial(jax.jit, static_argnums=0)
     def _update(
@@ -172,7 +171,18 @@ _RULES = {
 
 def _on_cpu(function: Callable[..., Any], *arguments: Any) -> Any:
     """A function of arrays, on the CPU: NumPy in (or what a checkpoint gave), NumPy out."""
-    device = jax.local_devices(backend="cpu")[0]
+    device = _cpu()
     with jax.default_device(device):
         placed = jax.device_put(jax.tree.map(np.asarray, arguments), device)
         return jax.device_get(function(*placed))
+
+
+def _cpu() -> jax.Device:
+    """Raises: UserError: JAX was told to leave the CPU out."""
+    try:
+        return jax.local_devices(backend="cpu")[0]
+    except RuntimeError as error:
+        raise UserError(
+            f"JAX_PLATFORMS: expected cpu among its platforms, as the controller learns there ({error}). "
+            "Leave it unset, or add cpu: JAX_PLATFORMS=cuda,cpu."
+        ) from error

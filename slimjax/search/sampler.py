@@ -27,8 +27,8 @@ def _gumbel(rng: np.random.Generator, count: int) -> np.ndarray:
 
 
 NOISES: Mapping[str, Noise] = MappingProxyType({"none": _none, "uniform": _uniform, "gumbel": _gumbel})
-"""By name: none; minus U, which keeps about half of the channels; and -log(-log U), which spreads the shares far more,
-so that a few channels hold most. U is uniform in [0, 1)."""
+"""By name: none; minus U, U uniform in [0, 1); and -log(-log U). Of 64 nearly equal alphas a threshold of .65 keeps two
+thirds without noise, half with the second, and one in nine with the third, which gives few channels most of the sum."""
 
 
 def kept(alphas: np.ndarray, threshold: float) -> int:
