@@ -18,9 +18,10 @@ from slimjax.checks import check, number, one_of
 from slimjax.cost import counts, units
 from slimjax.cost.latency import Latency, LatencyTable
 from slimjax.errors import BadValue
-from slimjax.nn import reorder, slicing, trace
+from slimjax.nn import reorder, slicing, structure, trace
+from slimjax.nn.arrays import STRUCTURE
 from slimjax.nn.space import Space, Subnet
-from slimjax.nn.widths import Rounding
+from slimjax.nn.widths import Rounding, Widths
 
 State = TypeVar("State")
 
@@ -92,6 +93,32 @@ class Supernet:
         """Milliseconds by a table, a function of subnets [..., G]. Raises: UserError: units that it lacks."""
         return Latency(table, units.divide(self.records), self.space)
 
+    def apply(
+        self,
+        variables: Mapping[str, Any],
+        images: jax.Array,
+        widths: Widths | None = None,
+        *,
+        train: bool,
+        mutable: bool | list[str] = False,
+    ) -> Any:
+        """`model.apply`: logits [B, K], with what is mutable if anything is.
+
+        Args:
+          variables: its collections; with structure parameters among them, the network's filters are scaled by them
+            (`structure.scaled`).
+        """
+        whole = self._scaled(variables, widths or Widths())
+        return self.model.apply(whole, images, widths, train=train, mutable=mutable)
+
+    def _scaled(self, variables: Mapping[str, Any], widths: Widths) -> Mapping[str, Any]:
+        """The variables of the model alone: structure parameters, if there are any, are in the filters then."""
+        if STRUCTURE not in variables:
+            return variables
+        rest = {name: part for name, part in variables.items() if name != STRUCTURE}
+        params = structure.scaled(self.records, variables["params"], variables[STRUCTURE], widths)
+        return {**rest, "params": params}
+
     def reorder(self, state: State, importance: Mapping[str, Any], within: Subnet | None = None) -> State:
         """The same network with the most important channels first: equal logits, but for rounding, at full size.
 
@@ -108,8 +135,9 @@ class Supernet:
         )
 
     def cut(self, variables: Mapping[str, Any], subnet: Subnet) -> dict[str, Any]:
-        """The dense network's variables (see `slicing.cut`)."""
-        return slicing.cut(self.records, self.space, variables, subnet)
+        """The dense network's variables (see `slicing.cut`); its filters are scaled by structure parameters, if any."""
+        whole = self._scaled(variables, self.space.sliced(self.space.check(subnet)))
+        return slicing.cut(self.records, self.space, whole, subnet)
 
 
 def make_supernet(

@@ -147,7 +147,7 @@ def _masked(engine: Engine, state: TrainState, data: Any) -> Callable[[Subnet], 
 
     def score(weights: Any, images: jax.Array, labels: jax.Array, subnet: jax.Array) -> jax.Array:
         widths = engine.net.space.masked(subnet)
-        logits: Any = engine.net.model.apply(weights, images, widths, train=True)
+        logits: Any = engine.net.apply(weights, images, widths, train=True)
         smooth = losses.smooth_labels(labels, logits.shape[-1], engine.label_smoothing)
         return jnp.stack([losses.cross_entropy(logits, smooth), 1 - losses.correct(logits, labels).mean()])
 

@@ -10,7 +10,13 @@ import jax
 from slimjax.nn.feature_map import Axis
 from slimjax.nn.trace import Records
 
-COLLECTIONS = ("params", "affine", "batch_stats")
+STRUCTURE = "structure"
+"""The collection of structure parameters (`structure`)."""
+
+ALPHAS = "alphas"
+"""Name of those in it that belong to channels: group name to [C]."""
+
+COLLECTIONS = ("params", "affine", "batch_stats", STRUCTURE)
 
 Change = Callable[..., jax.Array]
 """(axes of an array, the array, those in its place in other trees) -> what comes in its place."""
@@ -21,7 +27,8 @@ def change(records: Records, function: Change, tree: Any, *others: Any) -> Any:
 
     Args:
       tree: any pytree. A leaf is one of the network's if its path ends with a collection's name, perhaps the name of a
-        set ("shared", "w0.25"), the path of a layer and the array's name. Other leaves stay as they are.
+        set ("shared", "w0.25"), the path of a layer and the array's name; or with the name of the structure parameters,
+        of those that belong to channels, and of a group. Other leaves stay as they are.
       others: trees of the same structure.
     """
     axes = _axes(records)
@@ -34,8 +41,10 @@ def change(records: Records, function: Change, tree: Any, *others: Any) -> Any:
 
 
 def _axes(records: Records) -> dict[tuple[str, ...], tuple[Axis, ...]]:
-    """By collection, path and name of each array."""
-    return {
+    """By collection, path and name of each array; structure parameters of channels by their group."""
+    groups = {group.base for record in records for group in (record.in_group, record.out_group)}
+    alphas = {(STRUCTURE, ALPHAS, group.name): (group,) for group in groups}
+    return alphas | {
         (array.collection, *record.path, array.name): array.axes
         for record in records
         for array in record.arrays

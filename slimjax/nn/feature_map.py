@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -69,6 +69,16 @@ class FeatureMap:
                 "Give the layers that meet here the same group."
             )
         return other
+
+
+def narrow(value: jax.Array, axes: Sequence[Axis], widths: Widths) -> jax.Array:
+    """An array cut to the static sizes of its axes, then masked: entries outside the subnet are gone, or 0."""
+    for position, axis in enumerate(axes):
+        if isinstance(axis, Group):
+            width = widths.of(axis)
+            value = jax.lax.slice_in_dim(value, 0, width.size, axis=position)
+            value = mask_axis(value, width, position)
+    return value
 
 
 def mask_axis(value: jax.Array, width: Width, axis: int, other: jax.Array | None = None) -> jax.Array:

@@ -5,16 +5,41 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from flax import traverse_util
 
 from slimjax.nn import slicing
+from slimjax.nn.feature_map import Axis
 from slimjax.nn.space import Space
 from slimjax.nn.trace import Records
 from slimjax.nn.widths import Group
+
+
+class Kernel(NamedTuple):
+    """A kernel of a convolution into a slimmable group.
+
+    Args:
+      path: of the layer, and the array's name.
+      axes: of the array; the last one is `group`, perhaps with several entries for each channel.
+    """
+
+    path: tuple[str, ...]
+    axes: tuple[Axis, ...]
+    group: Group
+
+
+def kernels(records: Records) -> list[Kernel]:
+    """All filters that make channels which can be cut: those of regular and of depthwise convolutions."""
+    found = []
+    for record in records:
+        for array in record.arrays:
+            group = array.axes[-1]
+            if array.is_kernel and record.in_size and isinstance(group, Group) and not group.fixed:
+                found.append(Kernel((*record.path, array.name), array.axes, group))
+    return list(dict.fromkeys(found))
 
 
 def norms(records: Records, params: Mapping[str, Any], power: int = 2) -> dict[str, jax.Array]:
@@ -28,8 +53,8 @@ def norms(records: Records, params: Mapping[str, Any], power: int = 2) -> dict[s
       params: kernels at full size.
     """
     leaves, sums = traverse_util.flatten_dict(params), dict[str, jax.Array]()
-    for record, array, group in _filters(records):
-        kernel = leaves[(*record, array)]
+    for path, _, group in kernels(records):
+        kernel = leaves[path]
         per_entry = (jnp.abs(kernel) ** power).reshape(-1, kernel.shape[-1]).sum(0)
         per_channel = per_entry.reshape(group.base.channels, -1).sum(1)
         sums[group.name] = sums.get(group.name, 0.0) + per_channel
@@ -117,14 +142,3 @@ IMPORTANCES: Mapping[str, Importance] = MappingProxyType(
         "gamma": lambda records, variables: gammas(records, variables["affine"]),
     }
 )
-
-
-def _filters(records: Records) -> list[tuple[tuple[str, ...], str, Group]]:
-    """Path, name and group of each kernel whose last axis is what a convolution into a slimmable group makes."""
-    found = []
-    for record in records:
-        for array in record.arrays:
-            group = array.axes[-1]
-            if array.is_kernel and record.in_size and isinstance(group, Group) and not group.fixed:
-                found.append((record.path, array.name, group))
-    return list(dict.fromkeys(found))

@@ -24,7 +24,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from slimjax.nn.convolution import convolve, dense_kernel
-from slimjax.nn.feature_map import Axis, FeatureMap, mask_axis
+from slimjax.nn.feature_map import Axis, FeatureMap, mask_axis, narrow
 from slimjax.nn.widths import Group, Width
 
 Initializer = Callable[[jax.Array, tuple[int, ...]], jax.Array]
@@ -107,9 +107,7 @@ class SlimLayer(Layer):
                     f"expected {full} (the full size) or {width.size} (the subnet's). "
                     "Were these variables made for another network or another subnet?"
                 )
-            value = jax.lax.slice_in_dim(value, 0, width.size, axis=position)
-            value = mask_axis(value, width, position)
-        return value
+        return narrow(value, axes, x.widths)
 
 
 def conv_init(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:

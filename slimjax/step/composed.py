@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 
 import jax
 import numpy as np
@@ -24,7 +24,7 @@ from slimjax.step.forms import Channels, Form, Forms
 from slimjax.step.gradient import Inputs, Outputs
 from slimjax.step.programs import Call, ProgramCounts, Programs, outputs
 from slimjax.step.slots import Batch, Metrics, Slot
-from slimjax.step.state import COMMON, TrainState, Tree, Weights, joined, picked
+from slimjax.step.state import PARTS, WEIGHTS, TrainState, Tree, Weights
 from slimjax.step.update import Further, Penalty, Sums, prepare_program, update_program
 
 Run = Callable[[Call], Tree]
@@ -39,11 +39,13 @@ class ComposedStep:
       draws: int32 [N, G], a sample of the subnets that will be proposed; the rungs are chosen for them.
       penalty: on what is trained, added to the step's loss; its knobs are the entry "penalty" of the algorithm's
         arrays.
+      trains: which of `state.PARTS` the update moves: "weights" (parameters, gammas and betas), "structure", or both.
+        The others stay as they are.
       confined: of a step of one slot: entries that its subnet does not use stay as they are, and so does what the
         optimiser and the moving average keep of them.
 
     Raises:
-      ValueError: a step of several slots is to be confined.
+      ValueError: a step of several slots is to be confined; nothing is trained, or what has no optimiser.
     """
 
     def __init__(
@@ -53,12 +55,17 @@ class ComposedStep:
         draws: Subnet | None = None,
         penalty: Penalty | None = None,
         confined: bool = False,
+        trains: Collection[str] = (WEIGHTS,),
     ) -> None:
         if confined and len(slots) != 1:
             raise ValueError(
                 f"a confined step has one slot, got {len(slots)}: {[slot.name for slot in slots]}."
             )
+        if not trains or any(engine.optimizers.get(part) is None for part in trains):
+            known = [part for part, optimizer in engine.optimizers.items() if optimizer is not None]
+            raise ValueError(f"trains: expected some of what has an optimiser ({known}), got {list(trains)}.")
         self.engine, self.slots, self.penalty, self.confined = engine, tuple(slots), penalty, confined
+        self.trains = tuple(part for part in PARTS if part in trains)
         draws = np.zeros((0, len(engine.net.space)), np.int32) if draws is None else draws
         self.forms = Forms(engine, self.slots, draws)
         self.programs = Programs(self.forms.most_programs, engine.platform)
@@ -132,22 +139,17 @@ class ComposedStep:
         raw = (state.key, state.step, batch["image"])
         images = run(Call("prepare", functools.partial(prepare_program, self.engine), raw))
         rows: Iterator[Subnet] = iter(subnets)
-        sums, teacher = Sums({"params": None, "affine": {}}, dict(state.batch_stats), {}), None
+        sums, teacher = Sums.begun(state), None
         for slot in self.slots:
             subnet: Channels = next(rows) if slot.subnet is None else slot.subnet
-            stats = joined(sums.stats[slot.stats], sums.stats.get(COMMON)) if slot.stats else None
-            inputs = Inputs(state.weights(slot.affine), stats, images, batch["label"], teacher)
-            if slot.dropout:
-                inputs = inputs._replace(seed=(state.key, state.step))
-            affine = sums.gradients["affine"]
-            total = Weights(sums.gradients["params"], affine.get(slot.affine), affine.get(COMMON))
+            inputs, total = self._inputs(state, slot, sums, images, batch["label"], teacher), sums.total(slot)
             form = self.forms.of(slot, subnet)
             call = self._call(slot, form, subnet, inputs, total)
             if slot.lasting and not form.masked and not is_ready(call):
                 call = self._call(slot, self.forms.cover(subnet), subnet, inputs, total)
             result: Outputs = run(call)
             teacher = result.softmax if teacher is None else teacher
-            _note(sums, slot, result)
+            sums.note(slot, *result[:2], result.metrics)
         # What no slot has renewed goes into the update once, with the state, whose memory the update takes.
         renewed = {name: s for name, s in sums.stats.items() if s is not state.batch_stats[name]}
         sums = sums._replace(stats=renewed)
@@ -157,9 +159,30 @@ class ComposedStep:
             knobs=state.algorithm["penalty"] if self.penalty else None,
             active=np.asarray(subnet, np.int32) if self.confined else None,
         )
-        update = functools.partial(update_program, self.engine, self.penalty)
+        update = functools.partial(update_program, self.engine, self.trains, self.penalty)
         new, metrics = run(Call("update", update, (bare, sums, further)))
         return dataclasses.replace(new, algorithm=state.algorithm), metrics
+
+    def _inputs(
+        self,
+        state: TrainState,
+        slot: Slot,
+        sums: Sums,
+        images: jax.Array,
+        labels: jax.Array,
+        teacher: jax.Array | None,
+    ) -> Inputs:
+        """What a slot's gradient is computed from, all its subnet's channels active."""
+        weights = state.weights(slot.affine)
+        return Inputs(
+            weights=weights.only(self.trains),
+            stats=sums.collection(slot),
+            images=images,
+            labels=labels,
+            teacher=teacher,
+            seed=(state.key, state.step) if slot.dropout else None,
+            fixed=weights.only(PARTS.keys() - self.trains),
+        )
 
     def _call(self, slot: Slot, form: Form, subnet: Channels, inputs: Inputs, total: Weights) -> Call:
         """The call of one slot's gradient program."""
@@ -175,17 +198,3 @@ class ComposedStep:
         if call.key in self.programs or not self.engine.compile_behind:
             return True
         return sharding.agree(self.programs.compile_behind(call))
-
-
-def _note(sums: Sums, slot: Slot, result: Outputs) -> None:
-    """Puts a slot's result where the next slots and the update find it."""
-    params, affine, common = result.total
-    sums.gradients["params"], sums.gradients["affine"][slot.affine] = params, affine
-    if common is not None:
-        sums.gradients["affine"][COMMON] = common
-    sums.metrics[slot.name] = result.metrics
-    if slot.stats and COMMON in sums.stats:
-        for name in (slot.stats, COMMON):
-            sums.stats[name] = picked(result.stats, sums.stats[name])
-    elif slot.stats:
-        sums.stats[slot.stats] = result.stats

@@ -21,7 +21,7 @@ from slimjax.nn.space import Subnet
 from slimjax.step import state
 from slimjax.step.optimizers import Updates
 from slimjax.step.slots import Batch, Metrics, Slot
-from slimjax.step.state import TrainState, Tree
+from slimjax.step.state import STRUCTURE, WEIGHTS, TrainState, Tree
 from slimjax.supernet import Supernet
 
 POLICIES = ("auto", "sliced", "bucketed", "masked")
@@ -44,6 +44,7 @@ class Engine:
       micro_batches: the batch is processed in this many parts whose gradients are averaged.
       stats_rate: weight of a batch in running statistics (PyTorch's momentum, 0.1).
       average_decay: of the moving average of the weights; None: none is kept.
+      structure_optimizer: of structure parameters; None: they are not trained.
       updates: of the run that the engine is for, for algorithms that divide it into phases; None: there is no run.
     """
 
@@ -62,6 +63,12 @@ class Engine:
     stats_rate: float = 0.1
     average_decay: float | None = None
     updates: Updates | None = None
+    structure_optimizer: optax.GradientTransformation | None = None
+
+    @property
+    def optimizers(self) -> dict[str, optax.GradientTransformation | None]:
+        """Of each of `state.PARTS`."""
+        return {WEIGHTS: self.optimizer, STRUCTURE: self.structure_optimizer}
 
     @property
     def platform(self) -> str:
@@ -76,6 +83,7 @@ class Engine:
         *,
         shares_fixed: bool = False,
         zero_last_gammas: bool = False,
+        structure: Tree = None,
     ) -> TrainState:
         """A fresh state with every affine set and statistics collection that the slots name.
 
@@ -85,6 +93,7 @@ class Engine:
             where they have gammas, betas or statistics of their own.
           zero_last_gammas: the gammas of the last norm of every residual branch begin at 0 instead of 1, so that each
             block begins as its shortcut.
+          structure: structure parameters to begin with (`nn.structure`); None: there are none.
         """
         return state.create(
             self.net.model,
@@ -97,6 +106,8 @@ class Engine:
             zeroed=trace.last_norms(self.net.records) if zero_last_gammas else (),
             average=self.average_decay is not None,
             algorithm=algorithm,
+            structure=structure,
+            structure_optimizer=self.structure_optimizer,
         )
 
     def collect(self, state: TrainState, affine: str) -> batch_stats.Collect:
@@ -122,14 +133,14 @@ class Engine:
         images = self.prepare_train(key, batch["image"])
         widths = self.net.space.masked(subnet)
         variables = {**variables, "batch_stats": stats}
-        _, updates = self.net.model.apply(variables, images, widths, train=True, mutable=["batch_stats"])
+        _, updates = self.net.apply(variables, images, widths, train=True, mutable=["batch_stats"])
         return updates["batch_stats"]
 
     @functools.partial(jax.jit, static_argnums=0)
     def _test(self, variables: Tree, subnet: jax.Array, batch: Batch) -> Metrics:
         images = self.prepare_test(batch["image"])
         widths = self.net.space.masked(subnet)
-        logits: Tree = self.net.model.apply(variables, images, widths, train=False)
+        logits: Tree = self.net.apply(variables, images, widths, train=False)
         labels, weight = batch["label"], batch["weight"]
         loss = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
         hits = losses.correct(logits, labels)

@@ -33,12 +33,13 @@ class Inputs(NamedTuple):
     """What a slot's gradient is computed from.
 
     Args:
-      weights: of the slot's subnet, at full size.
+      weights: what the slot's loss is differentiated by, at full size.
       stats: the collection that its batch statistics are averaged into; None: they are not kept.
       images: float32 [B, H, W, C]; labels: int32 [B].
       teacher: the first slot's softmax [B, K]; None in the first slot.
       active: int32 [G] active channels within the form's sizes; None: all are.
       seed: the run's raw key and the step, from which images draw what is dropped; None: nothing is.
+      fixed: what else of the weights the loss depends on.
     """
 
     weights: Weights
@@ -48,6 +49,7 @@ class Inputs(NamedTuple):
     teacher: jax.Array | None
     active: jax.Array | np.ndarray | None = None
     seed: tuple[jax.Array, jax.Array] | None = None
+    fixed: Weights = Weights(None, None)
 
 
 class Outputs(NamedTuple):
@@ -98,7 +100,9 @@ def program(engine: Engine, form: Form, target: str, dropout: float = 0.0) -> ja
       target, dropout: what the slot learns from, and what it drops (`slots.Slot`).
     """
     local = functools.partial(_on_device, engine, form, target, dropout)
-    inputs = Inputs._make([REPLICATED, REPLICATED, SHARDED, SHARDED, SHARDED, REPLICATED, REPLICATED])
+    inputs = Inputs._make(
+        [REPLICATED, REPLICATED, SHARDED, SHARDED, SHARDED, REPLICATED, REPLICATED, REPLICATED]
+    )
     outputs = Outputs._make([SHARDED, REPLICATED, SHARDED, SHARDED])
     mapped = jax.shard_map(local, mesh=engine.mesh, in_specs=(inputs, SHARDED), out_specs=outputs)
     return jax.jit(mapped, donate_argnums=1)
@@ -110,7 +114,7 @@ def _on_device(
     """One device's part. `total` has None for what no slot of this step has begun yet."""
     weights = jax.lax.pcast(inputs.weights, DATA, to="varying")
     widths = engine.net.space.widths(form.sizes, inputs.active, batch_axis=DATA)
-    gradient = functools.partial(_part, engine, widths, target, dropout, weights)
+    gradient = functools.partial(_part, engine, widths, target, dropout, weights, inputs.fixed)
     keys = None if inputs.seed is None else _keys(inputs.seed, len(inputs.labels))
     rows = Rows(inputs.images, inputs.labels, inputs.teacher, keys)
     part = _over_micro_batches(gradient, rows, inputs.stats, engine)
@@ -164,13 +168,14 @@ def _part(
     target: str,
     dropout: float,
     weights: Weights,
+    fixed: Weights,
     rows: Rows,
     stats: Collection | None,
 ) -> Part:
     """Value and gradient of one (micro-)batch; its statistics blended into the running ones."""
     if rows.keys is not None:
         widths = dataclasses.replace(widths, dropout=Dropout(dropout, rows.keys))
-    loss = functools.partial(_loss, engine, widths, target, rows, stats)
+    loss = functools.partial(_loss, engine, widths, target, rows, stats, fixed)
     (value, (logits, new)), gradient = jax.value_and_grad(loss, has_aux=True)(weights)
     if stats is not None:
         new = batch_stats.blend(stats, new, engine.stats_rate)
@@ -179,10 +184,16 @@ def _part(
 
 
 def _loss(
-    engine: Engine, widths: Widths, target: str, rows: Rows, stats: Collection | None, weights: Weights
+    engine: Engine,
+    widths: Widths,
+    target: str,
+    rows: Rows,
+    stats: Collection | None,
+    fixed: Weights,
+    weights: Weights,
 ) -> tuple[jax.Array, tuple[jax.Array, Collection | None]]:
     """One slot's loss, with its logits [b, K] and its batch's statistics (or None)."""
-    forward = functools.partial(_forward, engine, widths, stats)
+    forward = functools.partial(_forward, engine, widths, stats, fixed)
     logits, new = (jax.checkpoint(forward) if engine.remat else forward)(weights, rows.images)
     loss = jnp.zeros(())
     if target in ("labels", "both"):
@@ -195,10 +206,15 @@ def _loss(
 
 
 def _forward(
-    engine: Engine, widths: Widths, stats: Collection | None, weights: Weights, images: jax.Array
+    engine: Engine,
+    widths: Widths,
+    stats: Collection | None,
+    fixed: Weights,
+    weights: Weights,
+    images: jax.Array,
 ) -> tuple[jax.Array, Collection | None]:
     """Logits [b, K] in training mode, and the batch's statistics if they are wanted."""
-    variables = weights.variables(stats)
+    variables = weights.with_others(fixed).variables(stats)
     mutable = [] if stats is None else ["batch_stats"]
-    logits, new = engine.net.model.apply(variables, images, widths, train=True, mutable=mutable)
+    logits, new = engine.net.apply(variables, images, widths, train=True, mutable=mutable)
     return logits, new.get("batch_stats")

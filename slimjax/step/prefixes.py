@@ -148,7 +148,7 @@ def run(
 
     images = source if begin is None else jnp.zeros((len(source), *net.image_shape), source.dtype)
     with nn.intercept_methods(listen):
-        logits: Tree = net.model.apply(variables, images, widths, train=True)
+        logits: Tree = net.apply(variables, images, widths, train=True)
     return reached[0] if end else logits
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import jax
@@ -16,6 +17,7 @@ from flax import struct, traverse_util
 from jax.sharding import Mesh
 
 from slimjax import sharding
+from slimjax.nn.arrays import STRUCTURE
 from slimjax.nn.layers import merge_variables
 
 Tree = Any
@@ -31,20 +33,54 @@ Paths = Sequence[tuple[str, ...]]
 """Modules of a network, as paths of names."""
 
 
+class Part(NamedTuple):
+    """What one optimiser moves.
+
+    Args:
+      names: in `TrainState.trainable`.
+      kept: the field of `TrainState` that holds what the optimiser keeps.
+    """
+
+    names: tuple[str, ...]
+    kept: str
+
+
+WEIGHTS = "weights"
+PARTS: Mapping[str, Part] = MappingProxyType(
+    {
+        WEIGHTS: Part(("params", "affine"), "opt_state"),
+        STRUCTURE: Part((STRUCTURE,), "structure_opt"),
+    }
+)
+"""What a step may train."""
+
+
 class Weights(NamedTuple):
-    """What one subnet's loss is differentiated by: the kernels and biases, and its gammas and betas.
+    """What one subnet's loss depends on: kernels and biases, its gammas and betas, and perhaps structure parameters.
 
     Args:
       common: the gammas and betas that are not its own but those of all switches; None: all are in `affine`.
+      structure: structure parameters (`nn.structure`); None: there are none.
     """
 
     params: Tree
     affine: Tree
     common: Tree = None
+    structure: Tree = None
 
     def variables(self, stats: Tree = None) -> dict[str, Tree]:
         """Collections of one forward pass."""
-        return dict(merge_variables(self.params, joined(self.affine, self.common), stats))
+        variables = dict(merge_variables(self.params, joined(self.affine, self.common), stats))
+        return variables if self.structure is None else {**variables, STRUCTURE: self.structure}
+
+    def only(self, parts: Iterable[str]) -> Weights:
+        """Those of the named `PARTS`, with None for all others."""
+        mine = self if WEIGHTS in parts else Weights(None, None)
+        return mine._replace(structure=self.structure if STRUCTURE in parts else None)
+
+    def with_others(self, others: Weights) -> Weights:
+        """What is None here comes from the others."""
+        return Weights(*(b if a is None else a for a, b in zip(self, others, strict=True)))
 
 
 @struct.dataclass
@@ -57,9 +93,11 @@ class TrainState:
       affine: norm gammas and betas by name: `{"shared": ...}`, or one entry per switch (S-Net) and perhaps "common".
       batch_stats: running statistics by name of the subnet that owns them, and perhaps "common".
       opt_state: the optimiser's.
-      average: exponential moving average of {"params", "affine"}, or None.
+      average: exponential moving average of what is trained, or None.
       key: uint32 raw key of the run; step keys are folded from it, so it never changes.
-      algorithm: the algorithm's own arrays (what `observe` learns), on the host; {} if it has none.
+      algorithm: the algorithm's own arrays (what it learns between steps), on the host; {} if it has none.
+      structure: structure parameters (`nn.structure`), or None.
+      structure_opt: what their optimiser keeps, or None.
     """
 
     step: jax.Array
@@ -70,15 +108,18 @@ class TrainState:
     average: Tree
     key: jax.Array
     algorithm: Tree
+    structure: Tree = None
+    structure_opt: Tree = None
 
     @property
     def trainable(self) -> dict[str, Tree]:
-        """What the optimiser updates."""
-        return {"params": self.params, "affine": self.affine}
+        """What is trained: "params", "affine", and "structure" if there are structure parameters."""
+        weights = {"params": self.params, "affine": self.affine}
+        return weights if self.structure is None else {**weights, STRUCTURE: self.structure}
 
     def weights(self, affine: str = SHARED) -> Weights:
-        """What a subnet trains."""
-        return Weights(self.params, self.affine[affine], self.affine.get(COMMON))
+        """What the loss of a subnet depends on."""
+        return _weights(self.trainable, affine)
 
     def statistics(self, name: str) -> Tree:
         """The whole running statistics of that name."""
@@ -86,9 +127,13 @@ class TrainState:
 
     def variables(self, affine: str = SHARED, stats: str | None = None) -> dict[str, Tree]:
         """Collections of one forward pass; taken from the moving average where there is one."""
-        source = self.average or self.trainable
-        weights = Weights(source["params"], source["affine"][affine], source["affine"].get(COMMON))
+        weights = _weights(self.average or self.trainable, affine)
         return weights.variables(None if stats is None else self.statistics(stats))
+
+
+def _weights(trainable: Mapping[str, Tree], affine: str) -> Weights:
+    sets = trainable["affine"]
+    return Weights(trainable["params"], sets[affine], sets.get(COMMON), trainable.get(STRUCTURE))
 
 
 def create(
@@ -103,6 +148,8 @@ def create(
     zeroed: Paths = (),
     average: bool = False,
     algorithm: Tree = None,
+    structure: Tree = None,
+    structure_optimizer: optax.GradientTransformation | None = None,
 ) -> TrainState:
     """A fresh state; every named affine set and statistics collection starts as a copy of the initial one.
 
@@ -110,6 +157,8 @@ def create(
       common: norms that all switches have in common: sets and collections that are named for one subnet lack them,
         and one more of each, `COMMON`, holds them. None where all names are `SHARED`.
       zeroed: norms whose gammas begin at 0.
+      structure: structure parameters; None: there are none.
+      structure_optimizer: of the structure parameters, if they are ever trained.
     """
     init_key, run_key = jax.random.split(jax.random.key(seed))
     variables = _initial(model, tuple(image_shape), init_key)
@@ -117,15 +166,18 @@ def create(
         lambda path, leaf: leaf * 0 if path[:-1] in zeroed and path[-1] == "scale" else leaf,
         variables["affine"],
     )
-    trainable = {"params": variables["params"], "affine": _named(gammas, affine, common)}
+    weights = {"params": variables["params"], "affine": _named(gammas, affine, common)}
+    beside = {} if structure is None else {STRUCTURE: _copy(structure)}
     return TrainState(
         step=jnp.zeros((), jnp.int32),
-        **trainable,
+        **weights,
         batch_stats=_named(variables["batch_stats"], stats, common),
-        opt_state=optimizer.init(trainable),
-        average=_copy(trainable) if average else None,
+        opt_state=optimizer.init(weights),
+        average=_copy({**weights, **beside}) if average else None,
         key=jax.random.key_data(run_key),
         algorithm={} if algorithm is None else algorithm,
+        **beside,
+        structure_opt=structure_optimizer.init(beside) if beside and structure_optimizer else None,
     )
 
 

@@ -91,7 +91,7 @@ class Checkpointer:
           step: number of finished updates.
           tree: pytree of jax or numpy arrays of any numeric dtype, keys as raw uint32 data.
           meta: what else to remember, JSON only.
-          require_finite: refuse a NaN or infinity in any leaf whose path has a part ending in "params".
+          require_finite: refuse a NaN or infinity in any leaf whose path has a part ending in "params" or "structure".
 
         Raises:
           NonFiniteError: naming the leaves.
@@ -248,12 +248,19 @@ def _is_local(directory: epath.Path) -> bool:
 
 
 def _flatten(tree: PyTree) -> Leaves:
-    """Returns leaves by path, in tree order. Raises: ValueError if two leaves have one path."""
+    """Returns leaves by path, in tree order. Raises: ValueError if two leaves have one path.
+
+    A slash in a key, as in a group's name, is a colon in the path: it does not divide it.
+    """
     pairs = jax.tree_util.tree_flatten_with_path(tree)[0]
-    leaves = {jax.tree_util.keystr(path, simple=True, separator="/"): leaf for path, leaf in pairs}
+    leaves = {"/".join(map(_part, path)): leaf for path, leaf in pairs}
     if len(leaves) < len(pairs):
-        raise ValueError('two leaves have the same path: a key contains "/" or two keys print alike')
+        raise ValueError("two leaves have the same path: two keys print alike")
     return leaves
+
+
+def _part(key: Any) -> str:
+    return jax.tree_util.keystr((key,), simple=True).replace("/", ":")
 
 
 def _nest(leaves: Leaves) -> dict[str, Any]:
@@ -286,7 +293,7 @@ def _require_finite(leaves: Leaves) -> None:
 
 
 def _is_param(path: str) -> bool:
-    return any(part.endswith("params") for part in path.split("/"))
+    return any(part.endswith(("params", "structure")) for part in path.split("/"))
 
 
 def _is_float(leaf: Any) -> bool:

@@ -109,7 +109,7 @@ def in_float64(name: str, images: np.ndarray):
 
 def run(net: Supernet, variables, images, widths, train: bool):
     """Logits, updated statistics and the gradients of a scalar of the logits."""
-    weights = {name: variables[name] for name in ("params", "affine")}
+    weights = {name: part for name, part in variables.items() if name != "batch_stats"}
     (_, (logits, new)), grads = _program(net, train)(weights, variables["batch_stats"], images, widths)
     return {"logits": logits, "stats": dict(new), "grads": grads}
 
@@ -122,7 +122,7 @@ def _program(net: Supernet, train: bool):
     def loss(weights, statistics, images, widths):
         mutable = ["batch_stats"] if train else []
         joined = {**weights, "batch_stats": statistics}
-        logits, new = net.model.apply(joined, images, widths, train=train, mutable=mutable)
+        logits, new = net.apply(joined, images, widths, train=train, mutable=mutable)
         # Linear, so that large logits do not magnify rounding.
         return (logits * slopes).mean(), (logits, new)
 
