@@ -10,6 +10,7 @@ from slimjax import registry
 from slimjax.algorithms.base import Algorithm, Chosen
 from slimjax.algorithms.bignas import bignas
 from slimjax.algorithms.joslim import joslim
+from slimjax.algorithms.jst import jst
 from slimjax.algorithms.snet import snet
 from slimjax.algorithms.usnet import usnet
 from slimjax.algorithms.wpc import wpc
@@ -17,7 +18,7 @@ from slimjax.errors import BadValue
 from slimjax.step.engine import Engine
 
 ALGORITHMS: Mapping[str, Callable[..., Algorithm]] = MappingProxyType(
-    {"bignas": bignas, "joslim": joslim, "snet": snet, "usnet": usnet, "wpc": wpc}
+    {"bignas": bignas, "joslim": joslim, "jst": jst, "snet": snet, "usnet": usnet, "wpc": wpc}
 )
 
 
@@ -43,4 +44,4 @@ def make(name: str, engine: Engine, **options: Any) -> Algorithm:
     return algorithm
 
 
-__all__ = ["ALGORITHMS", "Algorithm", "Chosen", "bignas", "joslim", "lookup", "make", "snet", "usnet", "wpc"]
+__all__ = ["ALGORITHMS", "Algorithm", "Chosen", "bignas", "joslim", "jst", "lookup", "make", "snet", "usnet", "wpc"]

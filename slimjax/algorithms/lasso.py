@@ -12,7 +12,7 @@ import jax
 import numpy as np
 
 from slimjax import sharding
-from slimjax.algorithms.phases import at_rest, on_devices
+from slimjax.algorithms.phases import Changes
 from slimjax.budgets import Budget
 from slimjax.nn import filters, reorder
 from slimjax.nn.space import Subnet
@@ -60,6 +60,10 @@ class LassoRounds:
     firsts: Sequence[int]
     cutoff: float
 
+    @functools.cached_property
+    def changes(self) -> Changes:
+        return Changes(self.engine)
+
     def init(self) -> Arrays:
         """Nothing pruned."""
         count, groups = len(self.rounds), len(self._space)
@@ -77,7 +81,7 @@ class LassoRounds:
     def begun(self, state: TrainState, number: int) -> TrainState:
         """At the beginning of round `number`, from 0: its penalty is on, and nothing moves yet."""
         arrays = state.algorithm | {"penalty": self._knobs(number, self.subnet(state.algorithm, number))}
-        return dataclasses.replace(self.rested(state), algorithm=arrays)
+        return dataclasses.replace(self.changes.rested(state), algorithm=arrays)
 
     def adjusted(self, state: TrainState, step: int) -> TrainState:
         """Where the budget is ahead of the course, the penalty is weakened; where it is behind, strengthened."""
@@ -110,7 +114,7 @@ class LassoRounds:
             pruned = pruning.to_budget(shares, self._space, before, cost, 1.0)
         order = reorder.order(self.engine.net.records, self._space, norms, arrays["subnets"][:number])
         found, order = sharding.from_leader((self._written(arrays, number, pruned, by_cutoff), order))
-        return dataclasses.replace(self._reordered(state, order), algorithm=found)
+        return dataclasses.replace(self.changes.reordered(state, order), algorithm=found)
 
     def measured(self, state: TrainState, step: int) -> dict[str, float]:
         """In a round: how many channels are nearly gone, a histogram of the norms, and how far the budget is."""
@@ -189,12 +193,3 @@ class LassoRounds:
                 net.records, filters.within(net.records, net.space, params, active)
             )
         )
-
-    @functools.cached_property
-    def _reordered(self) -> Any:
-        records = self.engine.net.records
-        return on_devices(self.engine, lambda state, order: reorder.permute(records, order, state))
-
-    @functools.cached_property
-    def rested(self) -> Any:
-        return on_devices(self.engine, functools.partial(at_rest, self.engine))

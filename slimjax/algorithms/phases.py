@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
@@ -14,6 +15,7 @@ import optax
 from slimjax import sharding
 from slimjax.algorithms.base import Phase, Revise, Score, index_at
 from slimjax.errors import BadValue
+from slimjax.nn import reorder
 from slimjax.step.engine import Engine
 from slimjax.step.state import TrainState
 
@@ -73,17 +75,38 @@ def entering(phases: Sequence[Phase], enter: Enter) -> Revise:
     return revise
 
 
-def at_rest(engine: Engine, state: TrainState) -> TrainState:
-    """The state without momentum: what an earlier phase was heading for does not move the next."""
-    still = optax.tree.map_params(engine.optimizer, jnp.zeros_like, state.opt_state)
-    return dataclasses.replace(state, opt_state=still)
+@dataclasses.dataclass(frozen=True)
+class Changes:
+    """What is done to a whole state between steps, each as one compiled program that takes the old state's memory."""
+
+    engine: Engine
+
+    @functools.cached_property
+    def rested(self) -> Callable[[TrainState], TrainState]:
+        """Without momentum: what an earlier phase was heading for does not move the next."""
+
+        def rest(state: TrainState) -> TrainState:
+            engine = self.engine
+            kept = {"opt_state": (engine.optimizer, state.opt_state)}
+            if engine.structure_optimizer is not None:
+                kept["structure_opt"] = (engine.structure_optimizer, state.structure_opt)
+            still = {
+                name: optax.tree.map_params(opt.init, jnp.zeros_like, own)
+                for name, (opt, own) in kept.items()
+            }
+            return dataclasses.replace(state, **still)
+
+        return on_devices(self.engine, rest)
+
+    @functools.cached_property
+    def reordered(self) -> Callable[[TrainState, reorder.Order], TrainState]:
+        """With all channels in another order; other orders compile nothing new."""
+        records = self.engine.net.records
+        return on_devices(self.engine, lambda state, order: reorder.permute(records, order, state))
 
 
 def on_devices(engine: Engine, function: Callable[..., TrainState]) -> Callable[..., TrainState]:
-    """A function (state, arguments) -> state as one compiled program that takes the state's place in memory.
-
-    The algorithm's arrays stay on the host, as they were.
-    """
+    """A function (state, arguments) -> state, compiled. The algorithm's arrays stay on the host, as they were."""
     compiled = jax.jit(function, donate_argnums=0, out_shardings=sharding.replicated(engine.mesh))
 
     def changed(state: TrainState, *arguments: object) -> TrainState:

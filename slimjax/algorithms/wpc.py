@@ -196,4 +196,4 @@ class _Run:
         if number < len(self.phases) - 1:
             return self.lassos.begun(state, number - 1)
         begin = functools.partial(with_copies, names=self.names, affine=SHARED, stats="dense")
-        return on_devices(self.engine, begin)(self.lassos.rested(state))
+        return on_devices(self.engine, begin)(self.lassos.changes.rested(state))

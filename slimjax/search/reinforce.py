@@ -72,6 +72,10 @@ class Controller:
         """What an untrained controller knows: a function of the seed."""
         return _on_cpu(self._init, np.uint32(seed))
 
+    def no_actions(self) -> np.ndarray:
+        """Zeros, shaped as actions are: [L]."""
+        return np.zeros(len(self.channels), self._policy.dtype)
+
     def propose(self, arrays: Arrays, alphas: Layers, seed: int) -> tuple[np.ndarray, np.ndarray]:
         """Actions [L], and their thresholds, float64 [L]: a sample that is a function of the arguments.
 

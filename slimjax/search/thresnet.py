@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -72,8 +72,10 @@ def _mlp(widths: Sequence[int]) -> nn.Sequential:
 class Policy(Protocol):
     """How the outputs [L, K] of ThresNet choose thresholds for L layers.
 
-    `outputs`: K.
+    `outputs`: K; `dtype`: of actions.
     """
+
+    dtype: ClassVar[type]
 
     @property
     def outputs(self) -> int: ...
@@ -99,6 +101,7 @@ class Discrete:
     """
 
     given: tuple[float, ...]
+    dtype: ClassVar[type] = np.int32
 
     @property
     def outputs(self) -> int:
@@ -127,6 +130,7 @@ class Continuous:
 
     low: float
     high: float
+    dtype: ClassVar[type] = np.float32
 
     @property
     def outputs(self) -> int:
