@@ -44,4 +44,16 @@ def make(name: str, engine: Engine, **options: Any) -> Algorithm:
     return algorithm
 
 
-__all__ = ["ALGORITHMS", "Algorithm", "Chosen", "bignas", "joslim", "jst", "lookup", "make", "snet", "usnet", "wpc"]
+__all__ = [
+    "ALGORITHMS",
+    "Algorithm",
+    "Chosen",
+    "bignas",
+    "joslim",
+    "jst",
+    "lookup",
+    "make",
+    "snet",
+    "usnet",
+    "wpc",
+]

@@ -13,7 +13,7 @@ import pytest
 from helpers.engines import batches, engine_of, in_run, trained
 from helpers.trees import assert_trees_close, assert_trees_equal
 from slimjax import sharding
-from slimjax.algorithms import bignas, joslim, snet, usnet, wpc
+from slimjax.algorithms import bignas, joslim, jst, snet, usnet, wpc
 from slimjax.errors import UserError
 from slimjax.nn.layers import merge_variables
 from slimjax.step import gradient
@@ -28,6 +28,9 @@ ALGORITHMS = {
     "joslim": lambda engine: joslim(engine, steps_per_round=2),
     "usnet": lambda engine: usnet(engine),
     "snet": lambda engine: snet(engine, widths=(0.25, 0.5, 1.0)),
+    "jst": lambda engine: jst(
+        in_run(engine, 60), num_subnets=3, coarse=30, weights=5, alphas=2, fine_tuning=9
+    ),
     "wpc": lambda engine: wpc(in_run(engine, 70), dense=30, lasso=5, fused=25),
 }
 
