@@ -9,8 +9,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
-from collections.abc import Callable, Mapping, Sequence
-from types import MappingProxyType
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -20,7 +19,7 @@ import optax
 
 from slimjax.checks import Rule, check_fields, integer, number, one_of, optional, tuple_of
 from slimjax.errors import BadValue, RunError, UserError
-from slimjax.search.thresnet import Continuous, Discrete, Policy, ThresNet
+from slimjax.search.thresnet import POLICIES, Policy, ThresNet
 
 Arrays = dict[str, Any]
 """All that a controller has learned, NumPy arrays of constant shapes and dtypes: "params" of its network, "optimizer",
@@ -28,11 +27,6 @@ Arrays = dict[str, Any]
 
 Layers = Sequence[np.ndarray]
 """The structure parameters alpha [C] of each layer."""
-
-POLICIES: Mapping[str, Callable[[tuple[float, ...]], Policy]] = MappingProxyType(
-    {"discrete": Discrete, "continuous": lambda thresholds: Continuous(min(thresholds), max(thresholds))}
-)
-"""Thresholds to a policy, by name."""
 
 
 @dataclasses.dataclass(frozen=True)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 from typing import ClassVar, Protocol
 
 import jax
@@ -148,3 +149,9 @@ class Continuous:
         mean, raw = outputs.T
         log_deviation = LARGEST_LOG_DEVIATION * jnp.tanh(raw / LARGEST_LOG_DEVIATION)
         return jax.scipy.stats.norm.logpdf(actions, mean, jnp.exp(log_deviation))
+
+
+POLICIES: Mapping[str, Callable[[tuple[float, ...]], Policy]] = MappingProxyType(
+    {"discrete": Discrete, "continuous": lambda thresholds: Continuous(min(thresholds), max(thresholds))}
+)
+"""Thresholds to a policy, by name."""
