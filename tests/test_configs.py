@@ -334,9 +334,10 @@ def test_step_traces_and_keeps_the_state(experiment):
     }
     algorithm = experiment.algorithm
     state = jax.eval_shape(lambda: algorithm.init(0))
-    arrays = algorithm.init(0).algorithm if "joslim" in experiment.config.algorithm.name else {}
-    after, _ = algorithm.at(0).step.shapes(state, batch, algorithm.propose(arrays, 0))
-    assert after == state
+    arrays = algorithm.init(0).algorithm
+    for phase in {phase.name: phase for phase in algorithm.phases}.values():
+        after, _ = phase.step.shapes(state, batch, algorithm.propose(arrays, phase.first))
+        assert after == state, phase.name
 
 
 TRAINED = {

@@ -1,5 +1,12 @@
 """Joint Search-and-Training: a controller samples how much of each layer to keep; subnets train what they keep.
 
+Filters are scaled by the softmax of their layer's alphas (`nn.structure`). Coarse training moves weights and alphas of
+the whole network. Then ThresNet gives each layer a threshold, and the layer keeps its channels of the largest alphas
+until their softmax, with noise, adds up to it. These are brought to the front, so that a subnet is a leading slice. Its
+weights are trained on training images and its alphas on held-out ones; nothing else moves, so both are back in the
+network at once. The reward, which trains ThresNet by REINFORCE, is minus the loss on the scoring images, minus gamma
+times the share of parameters.
+
 Paper: Lu et al., Beyond Network Pruning: a Joint Search-and-Training Approach, IJCAI 2020.
 """
 
@@ -48,69 +55,51 @@ def jst(
     fine_tuning: float = 100.0,
     search_seed: int = 3080,
 ) -> Algorithm:
-    """Coarse training; T subnets, each sampled, trained, rewarded; the best of them fine-tuned.
-
-    Filters are scaled by the softmax of their layer's alphas (`nn.structure`). Coarse training moves weights and alphas
-    of the whole network. Then ThresNet gives each layer a threshold, and the layer keeps its channels of the largest
-    alphas until their softmax, with noise, adds up to it. The subnet's weights are trained on training images and its
-    alphas on held-out ones; nothing else moves, so both are back in the network at once. The reward, which trains
-    ThresNet by REINFORCE, is minus its loss on the scoring images, minus `params_weight` times its share of parameters.
+    """T subnets of a coarsely trained network, each sampled, trained and rewarded; the best of them is fine-tuned.
 
     Paper: algorithms 1 and 2, equations 1, 3, 4, 6, 8 and 9.
     Differs: a layer is a group of channels that are tied: one alpha a channel, one threshold a group. The loss of the
-    reward is that of the trained subnet on held-out images, one batch; the paper's average is over its training. The
-    subnet that is fine-tuned begins with the weights that the network has then, not with those of its own time. Its
-    channels are brought to the front, so that every subnet is a leading slice. Numbers that the paper lacks
-    (thresholds, lengths on CIFAR, rates) are a known re-implementation's; the weight of the alphas' norm is ours.
+    reward is the trained subnet's on one held-out batch; the paper's is an average over its training. The subnet that
+    is fine-tuned begins with the weights that the network has then, not with those of its own time. Numbers that the
+    paper lacks (thresholds, lengths on CIFAR, rates) are a known re-implementation's; `alpha_penalty` is ours.
     Reduces to: one rate for all layers, where `thresholds` has one entry.
 
     Args:
-      num_subnets: T.
-      noise: of `search.sampler.NOISES`.
+      num_subnets: T; `noise`: of `search.sampler.NOISES`.
       policy, thresholds, controller_rate, baseline: of the controller (`search.reinforce.Controller`).
       params_weight: gamma of the reward.
-      alpha_penalty: lambda: of the norm of all alphas, in coarse training.
-      alpha_rate: learning rate of the alphas after coarse training.
+      alpha_penalty: lambda: of the norm of all alphas, in coarse training; `alpha_rate`: their learning rate after it.
       fine_tuning_rate: of the weights in the last phase, over the configured one.
       coarse, weights, alphas, fine_tuning: lengths of the phases, those of one subnet, in any unit (`phases.divide`).
     """
     check("num_subnets", num_subnets, integer(1))
     check("noise", noise, one_of(*NOISES))
-    for name, value in (
-        ("params_weight", params_weight),
-        ("alpha_penalty", alpha_penalty),
-        ("alpha_rate", alpha_rate),
-    ):
-        check(name, value, number(0))
-    check("fine_tuning_rate", fine_tuning_rate, number(0, above=True))
+    _check(params_weight=params_weight, alpha_penalty=alpha_penalty, alpha_rate=alpha_rate)
     lengths = [coarse, *[weights, alphas] * num_subnets, fine_tuning]
     rates = [1.0] * (1 + 2 * num_subnets) + [fine_tuning_rate]
     engine, schedule, firsts = divide(engine, lengths, rates)
     engine = dataclasses.replace(engine, structure_optimizer=_alpha_optimizer(engine, firsts[1], alpha_rate))
-    names = ["coarse", *["weights", "alphas"] * num_subnets, "fine-tuning"]
-    steps = _steps(engine, _groups(engine))
-    phases = tuple(
+    groups = _groups(engine)
+    controller = Controller(tuple(groups.values()), policy, tuple(thresholds), controller_rate, baseline)
+    sampled = SampledSubnets(
+        engine, controller, tuple(groups), num_subnets, noise, params_weight, search_seed
+    )
+    run = _Run(engine, sampled, _phases(engine, groups, firsts), alpha_penalty)
+    return run.algorithm()._replace(schedule=schedule)
+
+
+def _check(**values: float) -> None:
+    for name, value in values.items():
+        check(name, value, number(0))
+
+
+def _phases(engine: Engine, groups: Mapping[str, int], firsts: Sequence[int]) -> tuple[Phase, ...]:
+    """Coarse training, weights and alphas in turns, fine-tuning."""
+    names = ["coarse", *["weights", "alphas"] * ((len(firsts) - 2) // 2), "fine-tuning"]
+    steps = _steps(engine, groups)
+    return tuple(
         Phase(name, steps[name], first, "holdout" if name == "alphas" else "train")
         for name, first in zip(names, firsts, strict=True)
-    )
-    controller = Controller(
-        tuple(_groups(engine).values()), policy, tuple(thresholds), controller_rate, baseline
-    )
-    sampled = SampledSubnets(
-        engine, controller, tuple(_groups(engine)), num_subnets, noise, params_weight, search_seed
-    )
-    run = _Run(engine, sampled, phases, alpha_penalty)
-    return Algorithm(
-        phases=phases,
-        init=run.init,
-        propose=run.propose,
-        choose=run.choose,
-        revise=entering(phases, run.enter),
-        trials=sampled.trials,
-        measure=sampled.measured,
-        news=run.news,
-        needs_scores=True,
-        schedule=schedule,
     )
 
 
@@ -160,6 +149,19 @@ class _Run:
     sampled: SampledSubnets
     phases: Sequence[Phase]
     alpha_penalty: float
+
+    def algorithm(self) -> Algorithm:
+        return Algorithm(
+            phases=tuple(self.phases),
+            init=self.init,
+            propose=self.propose,
+            choose=self.choose,
+            revise=entering(self.phases, self.enter),
+            trials=self.sampled.trials,
+            measure=self.sampled.measured,
+            news=self.news,
+            needs_scores=True,
+        )
 
     def init(self, seed: int) -> TrainState:
         slots = [slot for step in {p.name: p.step for p in self.phases}.values() for slot in step.slots]

@@ -76,8 +76,9 @@ class SampledSubnets:
         number = int(arrays["count"])
         found = sharding.fetch(state.structure["alphas"])
         alphas = {name: np.asarray(found[name], np.float32) for name in self.groups}
-        actions, thresholds = self.controller.propose(
-            arrays["controller"], list(alphas.values()), self.seed + number
+        # Arithmetic may differ between hosts in the last bit.
+        actions, thresholds = sharding.from_leader(
+            self.controller.propose(arrays["controller"], list(alphas.values()), self.seed + number)
         )
         by_group = dict(zip(self.groups, thresholds.tolist(), strict=True))
         rng = np.random.default_rng((self.seed, number))

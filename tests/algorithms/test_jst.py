@@ -212,7 +212,6 @@ def test_a_run_shows_its_phases_trials_and_the_best_subnet(tmp_path, capsys):
         ({"thresholds": ()}, "thresholds"),
         ({"thresholds": (0.5, 1.5)}, "thresholds"),
         ({"params_weight": -1.0}, "params_weight"),
-        ({"fine_tuning_rate": 0.0}, "fine_tuning_rate"),
         ({"baseline": 2.0}, "baseline"),
     ],
 )
