@@ -4,7 +4,8 @@ Paper: Lu et al., Beyond Network Pruning: a Joint Search-and-Training Approach, 
   (method only; the paper does not use this data).
 Command: slimjax train --config configs/digits_jst.py --workdir runs/digits_jst
 Hardware: any; under a minute on two CPU cores.
-Expected: one run on two CPU cores found a subnet of 27.6 % of the parameters with top-1 96.6 %.
+Expected: one run on two CPU cores gave rewards from -0.99 to -0.71, and a best subnet of 27.6 % of the parameters with
+  top-1 96.6 %.
 """
 
 from ml_collections import ConfigDict

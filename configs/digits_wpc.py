@@ -4,8 +4,8 @@ Paper: Yang, He, Cao and Fan, Non-uniform DNN Structured Subnets Sampling for Dy
   (method only; the paper does not use this data).
 Command: slimjax train --config configs/digits_wpc.py --workdir runs/digits_wpc
 Hardware: any; under a minute on two CPU cores.
-Expected: one run on two CPU cores met 0.75, 0.5 and 0.25 of the MACs at 100.2, 98.9 and 98.5 % of each budget, with
-  top-1 96.8, 97.4 and 95.8 %.
+Expected: one run on two CPU cores met the budgets of .75, .5 and .25 of the MACs at 99.8, 99.4 and 99.2 % of each,
+  with top-1 96.8, 96.4 and 95.4 %.
 """
 
 from ml_collections import ConfigDict
@@ -18,5 +18,6 @@ def get_config() -> ConfigDict:
     config.algorithm = recipes.algorithm("wpc", dense=20.0, lasso=10.0, fused=20.0)
     config.model.min_width = 0.1
     config.model.options.channels = (8, 16, 32)
+    config.engine.policy = "masked"  # programs of their own do not pay for so small a network
     config.train.epochs = 70.0
     return config

@@ -60,20 +60,43 @@ def above(shares: Norms, space: Space, subnet: Subnet, cutoff: float) -> Pruned:
 
 
 def to_budget(shares: Norms, space: Space, subnet: Subnet, cost: Cost, budget: float) -> Pruned:
-    """What is left of a subnet by the one cutoff for all groups whose cost is nearest to the budget.
+    """The channels of a subnet above the lowest cutoff whose cost is within a budget, and more that still fit in.
+
+    One channel of a residual stream may cost several per cent of a small network, so a cutoff alone can leave much of
+    the budget unused. Of the channels below it the strongest ones are kept, one after the other, that do not exceed it.
 
     Args:
-      cost: of subnets; `budget` is in its unit.
+      cost: of subnets; `budget` is in its unit, and at least that of the space's smallest subnet.
     """
     cutoffs = np.unique(np.concatenate([[0.0], *shares.values(), [np.inf]]))
-    # The cost falls with the cutoff: bisect for the last one that is above the budget.
-    low, high = 0, len(cutoffs) - 1
+    # The cost falls with the cutoff: bisect for the first one that is within the budget.
+    low, high = -1, len(cutoffs) - 1
     while high - low > 1:
         middle = (low + high) // 2
         over = float(cost(above(shares, space, subnet, cutoffs[middle]).subnet)) > budget
         low, high = (middle, high) if over else (low, middle)
-    ends = [above(shares, space, subnet, cutoffs[index]) for index in (low, high)]
-    return min(ends, key=lambda end: abs(float(cost(end.subnet)) - budget))
+    found = above(shares, space, subnet, cutoffs[high])
+    return found._replace(subnet=_filled(shares, space, found.subnet, subnet, cost, budget))
+
+
+def _filled(shares: Norms, space: Space, subnet: Subnet, most: Subnet, cost: Cost, budget: float) -> Subnet:
+    """The subnet with further channels, up to `most`, as long as any fit into the budget: the strongest first."""
+    strength = {name: np.sort(own)[::-1] for name, own in shares.items()}
+    while True:
+        fitting = []
+        for index, group in enumerate(space.groups):
+            legal = space.legal(group)
+            larger = subnet.copy()
+            larger[index] = legal[min(np.searchsorted(legal, subnet[index], side="right"), len(legal) - 1)]
+            if (
+                group.name in shares
+                and subnet[index] < larger[index] <= most[index]
+                and cost(larger) <= budget
+            ):
+                fitting.append((float(strength[group.name][subnet[index]]), -index, larger))
+        if not fitting:
+            return subnet
+        subnet = max(fitting, key=lambda one: one[:2])[2]
 
 
 REACHED_AT = 0.75

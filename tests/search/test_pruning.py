@@ -40,11 +40,22 @@ def test_a_group_keeps_the_next_larger_legal_number_of_channels():
 
 
 def test_one_cutoff_for_all_groups_meets_a_budget():
-    """Costs of a + b by hand: 11 of all, 10 without the 0, 9 without .02, then both .1 go at once."""
+    """Costs of a + b by hand: 11 of all, 10 without the 0, 9 without .02; both .1 go at once, and one fits again."""
     cost = lambda subnet: np.asarray(subnet).sum(-1)  # noqa: E731
-    for budget, total in ((11, 11), (10.4, 10), (9, 9), (8, 7), (7.4, 7), (3, 3), (1, 3)):
+    for budget, total in ((11, 11), (10.4, 10), (9, 9), (8, 8), (7.4, 7), (3, 3), (1, 3)):
         found = pruning.to_budget(shares(), SPACE, np.array([4, 7]), cost, budget)
-        assert cost(found.subnet) == total or abs(total - budget) == abs(cost(found.subnet) - budget), budget
+        assert cost(found.subnet) == total, budget
+
+
+def test_what_a_dear_channel_leaves_of_a_budget_is_filled_with_cheaper_ones():
+    """A channel of a costs 5, of b 1. All but the 0 cost 22; 18 are in the budget: a's .1 goes, too, for 17 or less.
+
+    At that cutoff b loses its .1 and its .02: 10 + 5 = 15. Both fit in again: 17. The next of a does not.
+    """
+    cost = lambda subnet: np.asarray(subnet) @ np.array([5, 1])  # noqa: E731
+    found = pruning.to_budget(shares(), SPACE, np.array([4, 7]), cost, 18)
+    assert found.subnet.tolist() == [2, 7]
+    assert found.cutoff == pytest.approx(0.2)
 
 
 def test_what_a_higher_cutoff_keeps_is_nested():
