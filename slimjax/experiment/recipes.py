@@ -162,6 +162,18 @@ def imagenet() -> ConfigDict:
     return config
 
 
+def imagenet_resnet(model: str) -> ConfigDict:
+    """ResNets on ImageNet, for systems whose papers publish no settings: batches of 256, rate 0.1, linear to 0, crops
+    of 0.08 to 1 of the image, and no warm-up, so that every phase of a run has a rate from its first update.
+    """
+    config = imagenet()
+    config.model.name = model
+    config.data.augment = "basic"
+    config.train.batch_size = 256
+    config.optimizer.update(learning_rate=0.1, schedule="linear", warmup_epochs=0.0)
+    return config
+
+
 def imagenet_snet() -> ConfigDict:
     """S-MobileNets on ImageNet: rate 0.045, times 0.98 after each of 480 epochs of batches of 160."""
     config = imagenet()
