@@ -23,13 +23,17 @@ class Rule(NamedTuple):
     expected: str
 
 
-def number(low: float = -math.inf, high: float = math.inf, *, above: bool = False) -> Rule:
-    """A finite number from `low` to `high`, both legal; `above`: `low` itself is not."""
+def number(
+    low: float = -math.inf, high: float = math.inf, *, above: bool = False, infinite: bool = False
+) -> Rule:
+    """A finite number from `low` to `high`, both legal; `above`: `low` itself is not; `infinite`: infinity is, too."""
 
     def holds(value: Any) -> bool:
-        return _is_finite(value) and low <= value <= high and not (above and value == low)
+        finite = _is_finite(value) and low <= value <= high and not (above and value == low)
+        return finite or (infinite and value == math.inf)
 
-    return Rule(holds, f"a number {span}" if (span := _span(low, high, above)) else "a finite number")
+    span = _span(low, high, above)
+    return Rule(holds, (f"a number {span}" if span else "a finite number") + ", or infinity" * infinite)
 
 
 def integer(low: int, high: float = math.inf) -> Rule:

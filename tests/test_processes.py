@@ -7,13 +7,14 @@ import sys
 import time
 from pathlib import Path
 
+import chex
 import numpy as np
 import pytest
 
 from helpers.flags import QUICK
 from helpers.paths import REPOSITORY
-from helpers.runs import environment, final_state, losses
-from helpers.trees import assert_trees_close
+from helpers.runs import environment, final_state, lines, losses
+from helpers.trees import assert_trees_close, assert_trees_equal
 from slimjax.experiment import config_file
 from slimjax.experiment.loop import train
 from slimjax.search import trials
@@ -33,11 +34,31 @@ OVERRIDES = tuple(
     )
 )  # fmt: skip
 SEARCH = {"budgets": ("macs<=0.8",), "method": "greedy"}
+PHASED = {
+    # Two steps of dense training, three rounds of two, two of all subnets.
+    "configs/digits_wpc.py": ("train.steps=10", "algorithm.dense=1", "algorithm.lasso=1", "algorithm.fused=1"),
+    # Two coarse steps, weights and alphas of three subnets, two steps of the best.
+    "configs/digits_jst.py": (
+        "train.steps=16", "algorithm.num_subnets=3", "algorithm.coarse=1", "algorithm.weights=1",
+        "algorithm.alphas=1", "algorithm.fine_tuning=1",
+    ),
+}  # fmt: skip
+"""Systems that train in phases, and change the whole state between them."""
+
+
+def overrides(config: str) -> list[str]:
+    fields = (*PHASED[config], "model.options.channels=(4,4,8)", "train.log_every=1")
+    return [f"--config.{field}" for field in fields]
+
+
 JOB = f"""
 import sys
+from slimjax.experiment import config_file, loop
 from slimjax.verbs import cli, search
 assert cli.main(["train", "--config", {CONFIG!r}, "--workdir", sys.argv[1], *{OVERRIDES!r}]) == 0
 search.search(search.Search(sys.argv[1], **{SEARCH!r}))
+for config, overrides in {[(config, overrides(config)) for config in PHASED]!r}:
+    loop.train(config_file.load(config, overrides), sys.argv[1] + "/" + config)
 """
 
 
@@ -55,13 +76,17 @@ def launch(processes: int, *command: str) -> subprocess.CompletedProcess:
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory):
-    """Joslim trained, and the result searched: the directories of one process and of two."""
+    """Joslim trained and the result searched, and the `PHASED`: the directories of one process and of two."""
     one, two = (tmp_path_factory.mktemp(name) for name in ("one", "two"))
     launch(2, "-c", JOB, str(two))
     config = config_file.load(str(REPOSITORY / CONFIG), list(OVERRIDES))
     config.devices = 1
     train(config, str(one))
     search.search(search.Search(str(one), **SEARCH))
+    for name in PHASED:
+        config = config_file.load(str(REPOSITORY / name), overrides(name))
+        config.devices = 1
+        train(config, str(one / name))
     return one, two
 
 
@@ -87,6 +112,20 @@ def test_two_processes_propose_as_one(runs):
     assert one == two
     assert {line["how"] for line in one} > {"prior"}
     np.testing.assert_allclose(others, scores, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", PHASED)
+def test_two_processes_go_through_phases_as_one(runs, name):
+    """What is decided between phases, in every loss and in every channel's place, is one process's."""
+    one, two = (directory / name for directory in runs)
+    for mine, others in zip(lines(one), lines(two), strict=True):
+        values = {key: value for key, value in mine.items() if not key.startswith(("time", "programs"))}
+        assert {key: others[key] for key in values} == pytest.approx(values, abs=1e-4)
+    config = RunDir(one).read_config()
+    own, other = (final_state(config, directory) for directory in (one, two))
+    assert_trees_equal(other.algorithm["subnets"], own.algorithm["subnets"])
+    chex.assert_trees_all_close(other.algorithm, own.algorithm, atol=1e-4)
+    assert_trees_close(other.params, own.params)
 
 
 def test_two_processes_search_as_one(runs):

@@ -26,11 +26,13 @@ class Chosen:
       subnet: int32 [G].
       affine: the gammas and betas it uses.
       stats: the running statistics that training left for it, or the nearest thing to it; None: none.
+      found: training itself has found it; it is written down as an architecture.
     """
 
     subnet: Subnet
     affine: str = SHARED
     stats: str | None = None
+    found: bool = False
 
 
 class Step(Protocol):
@@ -185,3 +187,8 @@ class Algorithm(NamedTuple):
     def steps(self) -> list[Step]:
         """The different steps of its phases, in order."""
         return list({id(phase.step): phase.step for phase in self.phases}.values())
+
+    def counts(self) -> ProgramCounts:
+        """Programs of all its steps together."""
+        counts = [step.counts() for step in self.steps()]
+        return ProgramCounts(sum(count.live for count in counts), sum(count.compiled for count in counts))

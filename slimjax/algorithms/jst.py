@@ -74,7 +74,10 @@ def jst(
     """
     check("num_subnets", num_subnets, integer(1))
     check("noise", noise, one_of(*NOISES))
-    _check(params_weight=params_weight, alpha_penalty=alpha_penalty, alpha_rate=alpha_rate)
+    check("controller_rate", controller_rate, number(0, above=True))
+    numbers = {"params_weight": params_weight, "alpha_penalty": alpha_penalty, "alpha_rate": alpha_rate}
+    for name, value in numbers.items():
+        check(name, value, number(0))
     lengths = [coarse, *[weights, alphas] * num_subnets, fine_tuning]
     rates = [1.0] * (1 + 2 * num_subnets) + [fine_tuning_rate]
     engine, schedule, firsts = divide(engine, lengths, rates)
@@ -84,13 +87,9 @@ def jst(
     sampled = SampledSubnets(
         engine, controller, tuple(groups), num_subnets, noise, params_weight, search_seed
     )
-    run = _Run(engine, sampled, _phases(engine, groups, firsts), alpha_penalty)
-    return run.algorithm()._replace(schedule=schedule)
-
-
-def _check(**values: float) -> None:
-    for name, value in values.items():
-        check(name, value, number(0))
+    algorithm = _Run(engine, sampled, _phases(engine, groups, firsts), alpha_penalty).algorithm()
+    rate = lambda step: alpha_rate if algorithm.at(step).name == "alphas" else schedule(step)  # noqa: E731
+    return algorithm._replace(schedule=rate)
 
 
 def _phases(engine: Engine, groups: Mapping[str, int], firsts: Sequence[int]) -> tuple[Phase, ...]:
@@ -187,7 +186,7 @@ class _Run:
             return {name: Chosen(subnet) for name, subnet in subnets.items()}
         phase, subnet = int(state.algorithm["phase"]), state.algorithm["subnet"]
         if phase == len(self.phases) - 1:
-            return {"best": Chosen(subnet, stats="best")}
+            return {"best": Chosen(subnet, stats="best", found=True)}
         largest = {"largest": Chosen(self.engine.net.space.largest, stats="largest")}
         return largest | ({"subnet": Chosen(subnet)} if phase else {})
 

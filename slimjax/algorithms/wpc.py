@@ -50,7 +50,7 @@ def wpc(
 
     Paper: equations 1 to 3.
     Differs: lambda, a and lengths are not in the paper; with budgets lambda follows the cost of what is not yet small
-    (`LassoRounds.adjusted`), and what it leaves open one cutoff for all groups settles, so that each budget is met. A
+    (`LassoRounds.adjusted`), and one cutoff for all groups settles the rest, with what else fits in (`pruning`). A
     channel is pruned by the norm of all its filters (`filters.norms`): convolutions that a residual or a depthwise
     convolution ties are penalised and pruned together. Groups that meet by position, in a shortcut without parameters,
     have one order as far as both reach, and keep as many of its first channels as pass. A round moves only the weights
@@ -72,10 +72,8 @@ def wpc(
     lassos = LassoRounds(engine, rounds, firsts[1:], cutoff)
     names = (*(("largest",) if with_largest else ()), *(f"subnet{i}" for i in range(1, count + 1)))
     steps = _steps(engine, rounds, names)
-    phases = tuple(
-        Phase(name, steps[name], first)
-        for name, first in zip(["dense", *["lasso"] * count, "fused"], firsts, strict=True)
-    )
+    named = zip(["dense", *["lasso"] * count, "fused"], firsts, strict=True)
+    phases = tuple(Phase(name, steps[name], first) for name, first in named)
     run = _Run(engine, lassos, phases, names)
     return Algorithm(
         phases=phases,
@@ -95,13 +93,14 @@ def _rounds(
     """In order, checked: reachable budgets that fall, a network whose channels can change places."""
     if bool(budgets) == bool(penalties):
         raise BadValue("budgets", "expected budgets or penalties, one of the two, and the other empty: ().")
-    reorder.order(
-        net.records, net.space, {group.name: np.zeros(group.channels) for group in net.space.groups}
-    )
-    for name, value in (("strength", strength), ("clip", clip)):
-        check(name, value, number(0, np.inf, above=True))
+    reorder.order(net.records, net.space, {g.name: np.zeros(g.channels) for g in net.space.groups})
+    check("strength", strength, number(0, above=True))
+    threshold = number(0, above=True, infinite=True)
+    check("clip", clip, threshold)
     for i, pair in enumerate(penalties):
         check(f"penalties[{i}]", len(pair), integer(2, 2))
+        check(f"penalties[{i}][0]", pair[0], number(0))
+        check(f"penalties[{i}][1]", pair[1], threshold)
     found = [Round(float(pair[0]), float(pair[1])) for pair in penalties]
     for text in budgets:
         budget = parse_budget(text)
@@ -118,15 +117,15 @@ def _steps(engine: Engine, rounds: Sequence[Round], names: Sequence[str]) -> dic
     net = engine.net
     largest = Slot("dense", tuple(net.space.largest.tolist()), stats="dense")
     expected = np.array([(round_.budget or Budget(MACS, 0.5)).uniform(net) for round_ in rounds])
-    together = np.concatenate([*([net.space.largest[None]] if "largest" in names else []), expected])
+    whole = net.space.largest[None]
+    before = np.concatenate([whole, expected[:-1]])
+    together = np.concatenate([whole, expected]) if "largest" in names else expected
     penalty = filters.lasso_penalty(net.records, net.space)
     pruned = (Slot("pruned", lasting=True),)
     slots = [Slot(name, affine=name, stats=name, lasting=True) for name in names]
     return {
         "dense": ComposedStep(engine, (largest,)),
-        "lasso": ComposedStep(
-            engine, pruned, np.concatenate([net.space.largest[None], expected[:-1]]), penalty, True
-        ),
+        "lasso": ComposedStep(engine, pruned, before, penalty, True),
         "fused": ComposedStep(engine, slots, together),
     }
 
@@ -162,8 +161,9 @@ class _Run:
 
     def choose(self, state: TrainState, subnets: Mapping[str, Subnet] | None = None) -> dict[str, Chosen]:
         """The subnets found so far; no others can be asked for."""
-        known = isinstance(state.algorithm["phase"], np.ndarray)  # else: shapes
-        own = self._own(state.algorithm) if known else {}
+        own = (
+            self._own(state.algorithm) if isinstance(state.algorithm["phase"], np.ndarray) else {}
+        )  # of shapes
         if subnets is None:
             return own
         found = {tuple(choice.subnet): choice for choice in own.values()}
@@ -188,7 +188,7 @@ class _Run:
             found = {f"subnet{i}": Chosen(subnet) for i, subnet in enumerate(done, 1)}
             return {"dense": Chosen(self.engine.net.space.largest, stats="dense")} | found
         rows = zip(self.names, self._together(arrays), strict=True)
-        return {name: Chosen(subnet, name, name) for name, subnet in rows}
+        return {name: Chosen(subnet, name, name, found=name != "largest") for name, subnet in rows}
 
     def _enter(self, state: TrainState, number: int, _: Score) -> TrainState:
         if number > 1:

@@ -16,15 +16,13 @@ from ml_collections import ConfigDict
 from slimjax import sharding
 from slimjax.data.feed import Feed
 from slimjax.errors import RunError
-from slimjax.experiment import plan, reload
+from slimjax.experiment import plan, reload, results
 from slimjax.experiment.build import Experiment, build
 from slimjax.experiment.measure import Prober, evaluate
 from slimjax.progress import Progress, Stopwatch
-from slimjax.report import page, table
 from slimjax.report.table import SubnetRow
 from slimjax.search.trials import TrialLog
 from slimjax.step.state import TrainState
-from slimjax.workdir import metrics as metrics_file
 from slimjax.workdir.checkpoint import Checkpointer
 from slimjax.workdir.metrics import MetricsWriter
 from slimjax.workdir.rundir import RunDir
@@ -110,11 +108,8 @@ def log(
     """
     values = {name: float(value) for name, value in sharding.fetch(dict(measured)).items()}
     values["learning_rate"] = float(experiment.schedule(done - 1))
-    programs = [step.counts() for step in experiment.algorithm.steps()]
-    counts = {
-        "programs/live": sum(count.live for count in programs),
-        "programs/compiled": sum(count.compiled for count in programs),
-    }
+    programs = experiment.algorithm.counts()
+    counts = {"programs/live": programs.live, "programs/compiled": programs.compiled}
     metrics.write(done, {**values, **beside, **counts})
     for name, value in values.items():
         if name.endswith(("loss", "grad_norm")) and not math.isfinite(value):
@@ -127,21 +122,9 @@ def log(
 
 
 def finish(experiment: Experiment, state: TrainState, run: RunDir, command: str) -> list[SubnetRow]:
-    """Calibrates and evaluates the algorithm's subnets; writes rows and report."""
+    """Calibrates and evaluates the algorithm's subnets; writes what `results` does."""
     chosen = experiment.algorithm.choose(state, experiment.evaluation_subnets())
     rows = evaluate(experiment, state, chosen)
     if jax.process_index() == 0:
-        write_results(experiment, rows, run, command)
+        results.write(experiment, chosen, rows, run, command)
     return rows
-
-
-def write_results(experiment: Experiment, rows: list[SubnetRow], run: RunDir, command: str) -> None:
-    config = experiment.config
-    table.write_rows(run.front, rows)
-    page.write_report(
-        run.report,
-        title=f"{config.model.name} on {config.data.name}, {config.algorithm.name}",
-        rows=rows,
-        command=command,
-        metrics=metrics_file.read(run.metrics),
-    )

@@ -14,13 +14,12 @@ from slimjax import sharding
 from slimjax.budgets import Budget, Resource, parse_budget
 from slimjax.checks import check, if_given, integer, one_of
 from slimjax.errors import BadValue, UserError
-from slimjax.experiment import recipes, reload
-from slimjax.experiment.build import Experiment, check_scoring, network
+from slimjax.experiment import reload, results
+from slimjax.experiment.build import Experiment, check_scoring
 from slimjax.experiment.measure import Prober, evaluate
-from slimjax.files import write_atomic
 from slimjax.nn import filters
 from slimjax.nn.space import Subnet
-from slimjax.report.table import SubnetRow, write_rows
+from slimjax.report.table import SubnetRow
 from slimjax.search.base import Cost, Searcher, check_reachable, target_name
 from slimjax.search.coarse_to_fine import coarse_to_fine
 from slimjax.search.evolution import evolution
@@ -33,8 +32,6 @@ from slimjax.supernet import Supernet
 from slimjax.vectors import WidthVectors
 from slimjax.verbs.answers import print_rows, start_jax
 from slimjax.verbs.arguments import given, refuse
-from slimjax.workdir import architecture
-from slimjax.workdir.architecture import Architecture
 from slimjax.workdir.rundir import RunDir, SearchDir
 
 METHODS: Mapping[str, str] = MappingProxyType(
@@ -235,23 +232,11 @@ def _visited(experiment: Experiment, state: TrainState, cost: Cost, limit: float
 def _save(
     wanted: Search, budgets: Sequence[Budget], experiment: Experiment, rows: Sequence[SubnetRow]
 ) -> None:
-    """An architecture file for each budget, the rows, and a config that trains all of them as one S-Net."""
-    folder, config, space = wanted.folder, experiment.config, experiment.net.space
-    described = network(config, experiment.net.image_shape, experiment.dataset.info.num_classes)
-    command = f"slimjax train --config {folder.retrain} --workdir {folder.retrained}"
-    paths = []
-    for row in rows:
-        subnet, budget = space.from_channels(row["channels"]), parse_budget(row["name"])
-        costs = {"macs": row["macs"], "params": row["params"]}
-        costs[budget.resource.name] = float(budget.resource.cost(experiment.net)(subnet))
-        how = {"method": wanted.method, "budget": row["name"]} | _drawn(wanted)
-        accuracy = {"top1": row["top1"], "loss": row["loss"]}
-        path = folder.architecture(row["name"])
-        architecture.write(path, Architecture(described, row["channels"], costs, accuracy, how, command))
-        paths.append(str(path))
-    write_rows(folder.front, rows)
-    run, settings = str(wanted.run_dir.config), recipes.retraining(config)
-    write_atomic(folder.retrain, RETRAIN.format(run=run, paths=paths, settings=settings))
+    """An architecture file for each budget, named by it, the rows, and a config that trains all of them."""
+    resource = budgets[0].resource
+    how = {row["name"]: {"method": wanted.method, "budget": row["name"]} | _drawn(wanted) for row in rows}
+    costs = {resource.name: resource.cost(experiment.net)}
+    results.write_found(experiment, wanted.run_dir, wanted.folder, rows, how, costs)
 
 
 def _drawn(wanted: Search) -> dict[str, Any]:
@@ -259,13 +244,3 @@ def _drawn(wanted: Search) -> dict[str, Any]:
     used = {"trials": wanted.trials, "seed": wanted.seed}
     drawn = {name: value for name, value in used.items() if name not in UNUSED.get(wanted.method, ())}
     return drawn | ({"reorder": wanted.reorder} if wanted.reorder else {})
-
-
-RETRAIN = '''"""Trains the subnets that slimjax search found, from scratch, as one S-Net."""
-
-from slimjax.experiment import recipes
-
-
-def get_config():
-    return recipes.retrain({run!r}, {paths!r}, settings={settings!r})
-'''

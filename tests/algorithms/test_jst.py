@@ -17,6 +17,7 @@ from slimjax.experiment.build import build
 from slimjax.experiment.loop import train
 from slimjax.nn import slicing
 from slimjax.search import sampler, trials
+from slimjax.workdir import architecture
 from slimjax.workdir.rundir import RunDir
 
 PHASES = ("coarse", *("weights", "alphas") * 3, "fine-tuning")
@@ -202,6 +203,10 @@ def test_a_run_shows_its_phases_trials_and_the_best_subnet(tmp_path, capsys):
     assert "structure_grad_norm" in by_step[2]
     assert "structure_grad_norm" not in by_step[4]
     assert "grad_norm" not in by_step[6]
+    rates = [by_step[step]["learning_rate"] for step in (2, 4, 6, 8, 10)]
+    alpha_rate = run_config().algorithm.get("alpha_rate", 0.001)
+    assert [rates[i] == pytest.approx(alpha_rate) for i in range(5)] == [False, False, True, False, True]
+    assert architecture.load(tmp_path / "search-jst/best.json").channels == row["channels"]
 
 
 @pytest.mark.parametrize(
@@ -213,6 +218,7 @@ def test_a_run_shows_its_phases_trials_and_the_best_subnet(tmp_path, capsys):
         ({"thresholds": (0.5, 1.5)}, "thresholds"),
         ({"params_weight": -1.0}, "params_weight"),
         ({"baseline": 2.0}, "baseline"),
+        ({"controller_rate": 0.0}, "controller_rate"),
     ],
 )
 def test_mistakes_are_named(options, message):

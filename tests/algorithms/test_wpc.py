@@ -14,10 +14,11 @@ from helpers.runs import final_state, lines, small, unbroken_and_killed
 from helpers.trees import assert_trees_close, assert_trees_equal
 from slimjax.algorithms import wpc
 from slimjax.errors import BadValue, UserError
-from slimjax.experiment import recipes
+from slimjax.experiment import config_file, recipes
 from slimjax.experiment.build import build
 from slimjax.experiment.loop import train
 from slimjax.nn import filters
+from slimjax.workdir import architecture
 from slimjax.workdir.rundir import RunDir
 
 BUDGETS = ("macs<=0.75", "macs<=0.5", "macs<=0.25")
@@ -97,6 +98,24 @@ def test_norms_are_the_subnets_own_and_statistics_too(run):
     }
     with pytest.raises(UserError, match=r"none of them \(subnet1, subnet2, subnet3\)"):
         build(run_config()).algorithm.choose(state, {"x": np.array([8] * 6)})
+
+
+def test_what_was_found_can_be_trained_from_scratch_together_and_alone(run):
+    net = build(run_config()).net
+    folder = run.directory / "search-wpc"
+    for row in run.rows:
+        found = architecture.load(folder / f"{row['name']}.json")
+        assert (found.channels, found.costs["macs"]) == (row["channels"], row["macs"])
+        assert found.how == {"method": "wpc", "subnet": row["name"]}
+    config = config_file.load(f"{folder}/retrain.py", [])
+    assert (config.algorithm.name, config.train.steps) == ("snet", 30)
+    assert len(config.algorithm.architectures) == 3
+    alone = build(config_file.load(f"{folder}/retrain.py:only=subnet2", ["--config.train.steps=2"]))
+    (slot,) = alone.algorithm.at(0).step.slots
+    np.testing.assert_array_equal(slot.subnet, run.state.algorithm["subnets"][1])
+    assert alone.net.space.index == net.space.index
+    with pytest.raises(UserError, match="subnet2"):
+        config_file.load(f"{folder}/retrain.py:only=subnet9", [])
 
 
 def small_wpc(steps=8, decay=5e-4, **options):
@@ -184,6 +203,7 @@ def test_an_infinite_clip_shrinks_the_large_filters_too():
     net = small_net(0.1)
     tops = {}
     for clip in (1.0, math.inf):
+        assert small_wpc(30, clip=clip), "with budgets, too"
         end = states(small_wpc(30, budgets=(), penalties=((0.05, clip),), dense=0, lasso=1, fused=0), 30)[-1]
         tops[clip] = np.mean([np.max(norm) for norm in filters.norms(net.records, end.params).values()])
     assert tops[math.inf] < 0.8 * tops[1.0]
@@ -212,7 +232,13 @@ def test_no_group_is_emptied_and_the_log_says_so():
         ({"budgets": ("macs<=0.0001",)}, "expected a cost of at least"),
         ({"budgets": ("0.5",)}, "COST<=NUMBER"),
         ({"budgets": (), "penalties": ((0.1,),)}, r"penalties\[0\]"),
-        ({"clip": 0.0}, "clip"),
+        (
+            {"budgets": (), "penalties": ((-0.1, 1.0),)},
+            r"penalties\[0\]\[0\]: expected a number of at least 0",
+        ),
+        ({"budgets": (), "penalties": ((0.1, math.nan),)}, r"penalties\[0\]\[1\]"),
+        ({"strength": math.inf}, "strength: expected a number above 0, got inf"),
+        ({"clip": 0.0}, "clip: expected a number above 0, or infinity"),
         ({"cutoff": 1.5}, "cutoff"),
         ({"dense": -1.0}, "lengths"),
     ],

@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
@@ -88,6 +89,34 @@ def _slimming(config: ConfigDict) -> None:
     config.model.min_width = 0.25
 
 
+def _pruned(clip: float = 1.0, fused: float = 300.0) -> Callable[[ConfigDict], Any]:
+    """Lengths are updates."""
+
+    def change(config: ConfigDict) -> None:
+        lengths = {"dense": 300.0, "lasso": 100.0, "fused": fused}
+        config.algorithm = recipes.algorithm("wpc", clip=clip, **lengths)
+        config.model.min_width = 0.1
+        config.train.steps = int(300 + 3 * 100 + fused)
+        config.engine.policy = "masked"
+
+    return change
+
+
+def _sampled(**options: Any) -> Arm:
+    """Joint Search-and-Training with the paper's T = 30. Lengths are updates."""
+
+    def change(config: ConfigDict) -> None:
+        lengths = {"coarse": 150.0, "weights": 10.0, "alphas": 5.0, "fine_tuning": 150.0}
+        config.algorithm = recipes.algorithm("jst", **lengths, **options)
+        config.model.min_width = 0.1
+        config.data.holdout = search_probes.HOLDOUT
+        config.scoring.images = search_probes.HOLDOUT
+        config.train.steps = 150 + 30 * 15 + 150
+        config.engine.policy = "masked"
+
+    return Arm(change, ("sampled",))
+
+
 SMALL = (4, 8, 16)
 """Channels of a network that is less over-parameterised."""
 
@@ -117,6 +146,17 @@ ARMS: Mapping[str, Arm] = MappingProxyType(
         "uniform widths, small": Arm(_search("usnet", SMALL), ("uniform",)),
         "joslim, small": _joslim(channels=SMALL),
         "slimming": Arm(_slimming, ("slimmed",)),
+        "clipped lasso": Arm(_pruned(), ("nested", "rivals")),
+        "plain lasso": Arm(_pruned(clip=math.inf), ("nested",)),
+        "clipped lasso, pruned only": Arm(_pruned(fused=0.0), ("pruned", "penalised")),
+        "plain lasso, pruned only": Arm(_pruned(clip=math.inf, fused=0.0), ("pruned", "penalised")),
+        "learned thresholds": _sampled(),
+        "learned thresholds, no noise": _sampled(noise="none"),
+        "thresholds at random": _sampled(controller_rate=1e-12),
+        "one threshold, .55": _sampled(thresholds=(0.55,)),
+        "one threshold, .65": _sampled(thresholds=(0.65,)),
+        "one threshold, .65, no noise": _sampled(thresholds=(0.65,), noise="none"),
+        "one threshold, .75": _sampled(thresholds=(0.75,)),
     }
 )
 

@@ -13,12 +13,21 @@ from typing import Any
 
 from slimjax.bench.claims import arms
 from slimjax.bench.claims.outcome import Claim, Measured
+from slimjax.bench.claims.pruning import JST, WPC
 from slimjax.bench.claims.search import AUTOSLIM, BIGNAS, JOSLIM
 from slimjax.bench.claims.training import SNET, USNET
 from slimjax.checks import check, integer, one_of
 
 GROUPS: Mapping[str, Sequence[Claim]] = MappingProxyType(
-    {"snet": SNET, "usnet": USNET, "autoslim": AUTOSLIM, "bignas": BIGNAS, "joslim": JOSLIM}
+    {
+        "snet": SNET,
+        "usnet": USNET,
+        "autoslim": AUTOSLIM,
+        "bignas": BIGNAS,
+        "joslim": JOSLIM,
+        "wpc": WPC,
+        "jst": JST,
+    }
 )
 
 

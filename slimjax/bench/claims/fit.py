@@ -46,4 +46,5 @@ def fit(experiment: Experiment, label: str) -> Trained:
             progress.advance()
     batches.close()
     last = sharding.fetch(history[-LAST_STEPS:])
-    return experiment, state, {key: float(np.mean([m[key] for m in last])) for key in last[0]}
+    last = [metrics for metrics in last if metrics.keys() == last[-1].keys()]  # of the last phase
+    return experiment, state, {key: float(np.mean([m[key] for m in last])) for key in last[-1]}

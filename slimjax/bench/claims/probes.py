@@ -12,7 +12,7 @@ import jax
 import numpy as np
 
 from slimjax.algorithms import Chosen
-from slimjax.bench.claims import search_probes
+from slimjax.bench.claims import pruning_probes, search_probes
 from slimjax.experiment import measure
 from slimjax.experiment.build import Experiment
 from slimjax.nn.widths import width_name
@@ -95,6 +95,11 @@ PROBES: Mapping[str, Callable[..., dict[str, Any]]] = MappingProxyType(
         "visited": search_probes.visited,
         "searched": search_probes.searched,
         "slimmed": search_probes.slimmed,
+        "nested": pruning_probes.nested,
+        "rivals": pruning_probes.rivals,
+        "pruned": pruning_probes.pruned,
+        "penalised": pruning_probes.penalised,
+        "sampled": pruning_probes.sampled,
     }
 )
 CONSTANTS = (WIDTHS, SWITCHES, CALIBRATION_IMAGES, *search_probes.CONSTANTS)

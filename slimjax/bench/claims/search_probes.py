@@ -95,11 +95,11 @@ def slimmed(experiment: Experiment, state: TrainState, _: Mapping[str, float]) -
     searcher = greedy(net.space, net.macs, [target * full for target in TARGETS])
     found = searcher.found(_driven(searcher, _scores(experiment, state, "error"), net))
     slim = {f"target{target:g}": subnet for target, subnet in zip(TARGETS, found.values(), strict=True)}
-    same = {name: _no_cheaper(net, int(net.macs(subnet))) for name, subnet in slim.items()}
+    same = {name: no_cheaper(net, int(net.macs(subnet))) for name, subnet in slim.items()}
     return {
         "kept": {name: (subnet / net.space.largest).tolist() for name, subnet in slim.items()},
-        "slimmed": _retrained(experiment, slim),
-        "uniform": _retrained(experiment, same),
+        "slimmed": retrained(experiment, slim),
+        "uniform": retrained(experiment, same),
     }
 
 
@@ -139,14 +139,14 @@ def _uniform_subnets(net: Supernet) -> Subnet:
     return np.unique(np.stack([net.space.uniform(float(width)) for width in widths]), axis=0)
 
 
-def _no_cheaper(net: Supernet, macs: int) -> Subnet:
+def no_cheaper(net: Supernet, macs: int) -> Subnet:
     """The cheapest uniform subnet of so many MACs or more."""
     subnets = _uniform_subnets(net)
     costs = net.macs(subnets)
     return subnets[np.where(costs >= macs, costs, np.inf).argmin()]
 
 
-def _retrained(experiment: Experiment, subnets: Mapping[str, Subnet]) -> dict[str, Any]:
+def retrained(experiment: Experiment, subnets: Mapping[str, Subnet]) -> dict[str, Any]:
     """Test scores by name, after training from scratch as `slimjax search`'s retrain.py does."""
     net = experiment.net
     with tempfile.TemporaryDirectory() as folder:
