@@ -100,6 +100,23 @@ def test_norms_are_the_subnets_own_and_statistics_too(run):
         build(run_config()).algorithm.choose(state, {"x": np.array([8] * 6)})
 
 
+def test_nested_subnets_are_leading_slices_and_run_the_same_in_every_form(run):
+    """The dense cut of a subnet is the state's leading slices; masked, bucketed, sliced and cut agree."""
+    net, state = build(run_config()).net, run.state
+    image = np.random.default_rng(0).normal(size=(4, *net.image_shape)).astype(np.float32)
+    for name, subnet in zip(("subnet1", "subnet2", "subnet3"), state.algorithm["subnets"], strict=True):
+        variables = state.variables(name, name)
+        rung = np.minimum(subnet + 1, net.space.largest)
+        widths = (net.space.masked(subnet), net.space.bucketed(rung, subnet), net.space.sliced(subnet))
+        logits = [net.apply(variables, image, form, train=False) for form in widths]
+        cut = net.cut(variables, subnet)
+        logits.append(net.apply(cut, image, net.space.sliced(subnet, portable=True), train=False))
+        for other in logits[1:]:
+            assert_trees_close(other, logits[0])
+        kernel, whole = (v["params"]["stem"]["kernel"] for v in (cut, variables))
+        np.testing.assert_array_equal(kernel, whole[..., : subnet[0]])
+
+
 def test_what_was_found_can_be_trained_from_scratch_together_and_alone(run):
     net = build(run_config()).net
     folder = run.directory / "search-wpc"
