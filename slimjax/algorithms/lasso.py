@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
+import optax
 
 from slimjax import sharding
 from slimjax.algorithms.phases import Changes
@@ -53,12 +54,14 @@ class LassoRounds:
       rounds: in order; each prunes what the one before has left.
       firsts: first update of each round, and of what comes after the last.
       cutoff: channels below this share of the largest norm of their group count as pruned.
+      rate: the learning rate by update.
     """
 
     engine: Engine
     rounds: Sequence[Round]
     firsts: Sequence[int]
     cutoff: float
+    rate: optax.Schedule
 
     @functools.cached_property
     def changes(self) -> Changes:
@@ -92,9 +95,11 @@ class LassoRounds:
         if not done or done % max(1, span // ADJUSTMENTS):
             return state
         share, course = self._progress(state, number, budget, done / span)
+        norms = self._norms(state, self.subnet(state.algorithm, number))
+        most = pruning.strongest(norms, self.cutoff, float(self.rate(step)))
         knobs = state.algorithm["penalty"]
-        strength = np.array(pruning.steered(float(knobs["strength"]), share, course), np.float32)
-        arrays = state.algorithm | {"penalty": sharding.from_leader(knobs | {"strength": strength})}
+        strength = np.float32(min(most, pruning.steered(float(knobs["strength"]), share, course)))
+        arrays = state.algorithm | {"penalty": sharding.from_leader(knobs | {"strength": np.array(strength)})}
         return dataclasses.replace(state, algorithm=arrays)
 
     def ended(self, state: TrainState, number: int) -> TrainState:

@@ -69,7 +69,7 @@ def wpc(
     check("cutoff", cutoff, number(0, 1))
     count = len(rounds)
     engine, schedule, firsts = divide(engine, [dense, *[lasso] * count, fused])
-    lassos = LassoRounds(engine, rounds, firsts[1:], cutoff)
+    lassos = LassoRounds(engine, rounds, firsts[1:], cutoff, schedule)
     names = (*(("largest",) if with_largest else ()), *(f"subnet{i}" for i in range(1, count + 1)))
     steps = _steps(engine, rounds, names)
     named = zip(["dense", *["lasso"] * count, "fused"], firsts, strict=True)

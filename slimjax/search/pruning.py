@@ -116,6 +116,25 @@ def steered(strength: float, left: float, wanted: float) -> float:
     return strength * math.exp(min(MOST, max(-MOST, GAIN * (left - wanted))))
 
 
+PULL = 0.1
+"""By what part of the cutoff's norm one update's penalty may move a channel: a momentum of 0.9 adds up ten."""
+
+
+def strongest(norms: Norms, cutoff: float, rate: float) -> float:
+    """The largest strength of a penalty with which channels come to rest below the cutoff.
+
+    With a stronger one, each update throws channels that should vanish from one side of zero to the other, further
+    than the cutoff is away.
+
+    Args:
+      norms: [C] by group; the mean of the groups' largest counts.
+      cutoff: a share of the largest norm.
+      rate: of learning, now; at 0 nothing moves, and any strength will do.
+    """
+    largest = float(np.mean([norm.max() for norm in norms.values()]))
+    return PULL * cutoff * largest / rate if rate > 0 else math.inf
+
+
 EDGES = (0.05, 0.1, 0.2, 0.3, 0.5, 0.7, 0.9)
 
 

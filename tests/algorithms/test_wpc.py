@@ -226,6 +226,15 @@ def test_an_infinite_clip_shrinks_the_large_filters_too():
     assert tops[math.inf] < 0.8 * tops[1.0]
 
 
+def test_the_search_for_lambda_is_bounded_by_what_the_rate_allows():
+    net = small_net(0.1)
+    found = states(small_wpc(30, budgets=("macs<=0.3",), strength=100.0, dense=0, lasso=1, fused=0), 6)
+    strengths = [float(state.algorithm["penalty"]["strength"]) for state in found]
+    assert strengths[0] == 100, "where the search begins"
+    largest = np.mean([np.max(norm) for norm in filters.norms(net.records, found[1].params).values()])
+    assert 0 < max(strengths[2:]) < 0.01 * largest / 0.1
+
+
 def test_no_group_is_emptied_and_the_log_says_so():
     algorithm = small_wpc(8, budgets=(), penalties=((50.0, math.inf),), cutoff=1.0)
     found = states(algorithm, 8)

@@ -69,3 +69,22 @@ def test_histogram_counts_every_channel_once():
     found = pruning.histogram(shares(), (0.05, 0.5))
     # 0 and .02; then .1 .4 .2 .1; then 1 .5 1 .8 .6
     assert found == pytest.approx({"0-0.05": 2 / 11, "0.05-0.5": 4 / 11, "0.5-1": 5 / 11})
+
+
+@pytest.mark.parametrize(("over", "rests"), [(1, True), (10, False)])
+def test_a_channel_without_use_comes_to_rest_below_the_cutoff_unless_the_penalty_is_stronger(over, rests):
+    """SGD with momentum 0.9 on the norm of one channel alone, beside one that stays at 1."""
+    rate, cutoff = 0.1, 0.05
+    strength = over * pruning.strongest({"a": np.array([1.0, 0.4])}, cutoff, rate)
+    filter_, momentum, seen = np.full(4, 0.2), np.zeros(4), []  # norm 0.4
+    for _ in range(200):
+        momentum = 0.9 * momentum + strength * filter_ / np.linalg.norm(filter_)
+        filter_ = filter_ - rate * momentum
+        seen.append(np.linalg.norm(filter_))
+    assert (max(seen[100:]) < cutoff) == rests
+
+
+def test_the_strongest_penalty_follows_norms_and_rate():
+    norms = {"a": np.array([0.1, 2.0]), "b": np.array([4.0])}
+    assert pruning.strongest(norms, 0.05, 0.1) == pytest.approx(0.1 * 0.05 * 3 / 0.1)
+    assert pruning.strongest(norms, 0.05, 0.0) == np.inf
