@@ -13,7 +13,7 @@ from flax import traverse_util
 
 from slimjax.nn import slicing
 from slimjax.nn.feature_map import Axis
-from slimjax.nn.space import Space
+from slimjax.nn.space import Space, Subnet
 from slimjax.nn.trace import Records
 from slimjax.nn.widths import Group
 
@@ -109,7 +109,9 @@ def lasso_penalty(
     return penalty
 
 
-def within(records: Records, space: Space, params: Mapping[str, Any], active: jax.Array) -> Mapping[str, Any]:
+def within(
+    records: Records, space: Space, params: Mapping[str, Any], active: jax.Array | Subnet
+) -> Mapping[str, Any]:
     """Parameters of a subnet, zeros elsewhere."""
     tree = {"params": params}
     return slicing.merged(records, space, tree, jax.tree.map(jnp.zeros_like, tree), active)["params"]
