@@ -66,7 +66,7 @@ def wpc(
       dense, lasso, fused: lengths of the phases, `lasso` of one round, in any unit (`phases.divide`).
     """
     rounds = _rounds(engine.net, budgets, penalties, strength, clip)
-    check("cutoff", cutoff, number(0, 1))
+    check("cutoff", cutoff, number(0, 1, above=True))
     count = len(rounds)
     engine, schedule, firsts = divide(engine, [dense, *[lasso] * count, fused])
     lassos = LassoRounds(engine, rounds, firsts[1:], cutoff, schedule)
@@ -161,9 +161,8 @@ class _Run:
 
     def choose(self, state: TrainState, subnets: Mapping[str, Subnet] | None = None) -> dict[str, Chosen]:
         """The subnets found so far; no others can be asked for."""
-        own = (
-            self._own(state.algorithm) if isinstance(state.algorithm["phase"], np.ndarray) else {}
-        )  # of shapes
+        known = isinstance(state.algorithm["phase"], np.ndarray)  # else: shapes
+        own = self._own(state.algorithm) if known else {}
         if subnets is None:
             return own
         found = {tuple(choice.subnet): choice for choice in own.values()}

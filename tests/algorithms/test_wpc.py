@@ -266,6 +266,7 @@ def test_no_group_is_emptied_and_the_log_says_so():
         ({"strength": math.inf}, "strength: expected a number above 0, got inf"),
         ({"clip": 0.0}, "clip: expected a number above 0, or infinity"),
         ({"cutoff": 1.5}, "cutoff"),
+        ({"cutoff": 0.0}, "cutoff"),
         ({"dense": -1.0}, "lengths"),
     ],
 )
