@@ -74,7 +74,8 @@ def jst(
     """
     check("num_subnets", num_subnets, integer(1))
     check("noise", noise, one_of(*NOISES))
-    check("controller_rate", controller_rate, number(0, above=True))
+    for name, value in {"controller_rate": controller_rate, "fine_tuning_rate": fine_tuning_rate}.items():
+        check(name, value, number(0, above=True))
     numbers = {"params_weight": params_weight, "alpha_penalty": alpha_penalty, "alpha_rate": alpha_rate}
     for name, value in numbers.items():
         check(name, value, number(0))

@@ -7,7 +7,7 @@ import jax
 import numpy as np
 import pytest
 
-from helpers.engines import batches, engine_of, in_run, small_net
+from helpers.engines import engine_of, in_run, small_net, states
 from helpers.runs import final_state, lines, small, unbroken_and_killed
 from helpers.trees import assert_trees_equal
 from slimjax.algorithms import jst
@@ -36,22 +36,11 @@ def second_is_best():
     return lambda subnets: np.array([next(losses) for _ in subnets])
 
 
-def states(algorithm, steps=16):
-    """The state before each step, as it is revised, and after the last, on the host."""
-    state, found = algorithm.init(0), []
-    score = second_is_best()
-    for step, batch in enumerate(batches(steps)):
-        state = algorithm.revise(state, step, score)
-        found.append(jax.tree.map(np.asarray, state))
-        state, _ = algorithm.at(step).step(state, batch, algorithm.propose(state.algorithm, step))
-    return [*found, jax.tree.map(np.asarray, state)]
-
-
 @pytest.fixture(scope="module")
 def followed():
     # Norms leave the alphas next to no gradient: a large rate makes them change places.
     algorithm = small_jst(params_weight=0.01, alpha_rate=1e4)
-    return algorithm, states(algorithm)
+    return algorithm, states(algorithm, 16, second_is_best())
 
 
 def moved(before, after):
@@ -219,6 +208,7 @@ def test_a_run_shows_its_phases_trials_and_the_best_subnet(tmp_path, capsys):
         ({"params_weight": -1.0}, "params_weight"),
         ({"baseline": 2.0}, "baseline"),
         ({"controller_rate": 0.0}, "controller_rate"),
+        ({"fine_tuning_rate": 0.0}, "fine_tuning_rate"),
     ],
 )
 def test_mistakes_are_named(options, message):

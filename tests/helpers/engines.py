@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -50,3 +51,13 @@ def trained(algorithm, steps=3, data=None, seed=0):
         state = algorithm.revise(state, step, lambda subnets: 1 / subnets.sum(-1))
         state, _ = algorithm.at(step).step(state, batch, algorithm.propose(state.algorithm, step))
     return state
+
+
+def states(algorithm, steps, score=None):
+    """The state before each step, as it is revised, and after the last, on the host."""
+    state, found = algorithm.init(0), []
+    for step, batch in enumerate(batches(steps)):
+        state = algorithm.revise(state, step, score)
+        found.append(jax.tree.map(np.asarray, state))
+        state, _ = algorithm.at(step).step(state, batch, algorithm.propose(state.algorithm, step))
+    return [*found, jax.tree.map(np.asarray, state)]
