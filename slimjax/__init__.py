@@ -16,8 +16,10 @@ if TYPE_CHECKING:
     from slimjax.errors import RunError, UserError
     from slimjax.experiment import recipes
     from slimjax.experiment.loop import train
+    from slimjax.nn.choices import Choice, Window
     from slimjax.nn.feature_map import FeatureMap
     from slimjax.nn.layers import BatchNorm, Conv, Dense, DepthwiseConv, PoolingHead, SqueezeExcite
+    from slimjax.nn.mixed import Depth, Mixed
     from slimjax.nn.space import Space
     from slimjax.nn.widths import Group, Rounding
     from slimjax.supernet import Supernet, named
@@ -27,11 +29,14 @@ __version__ = "0.2.0"
 _HOMES: Mapping[str, str] = MappingProxyType(
     {
         "BatchNorm": "slimjax.nn.layers",
+        "Choice": "slimjax.nn.choices",
         "Conv": "slimjax.nn.layers",
         "Dense": "slimjax.nn.layers",
+        "Depth": "slimjax.nn.mixed",
         "DepthwiseConv": "slimjax.nn.layers",
         "FeatureMap": "slimjax.nn.feature_map",
         "Group": "slimjax.nn.widths",
+        "Mixed": "slimjax.nn.mixed",
         "PoolingHead": "slimjax.nn.layers",
         "Rounding": "slimjax.nn.widths",
         "RunError": "slimjax.errors",
@@ -39,6 +44,7 @@ _HOMES: Mapping[str, str] = MappingProxyType(
         "SqueezeExcite": "slimjax.nn.layers",
         "Supernet": "slimjax.supernet",
         "UserError": "slimjax.errors",
+        "Window": "slimjax.nn.choices",
         "named": "slimjax.supernet",
         "recipes": "slimjax.experiment.recipes",
         "train": "slimjax.experiment.loop",
@@ -48,11 +54,14 @@ _HOMES: Mapping[str, str] = MappingProxyType(
 
 __all__ = [
     "BatchNorm",
+    "Choice",
     "Conv",
     "Dense",
+    "Depth",
     "DepthwiseConv",
     "FeatureMap",
     "Group",
+    "Mixed",
     "PoolingHead",
     "Rounding",
     "RunError",
@@ -60,6 +69,7 @@ __all__ = [
     "SqueezeExcite",
     "Supernet",
     "UserError",
+    "Window",
     "__version__",
     "named",
     "recipes",

@@ -65,5 +65,5 @@ def run(path: str, subnets: int, seed: int = 0, **fields: Any) -> dict[str, Any]
 def random_subnets(space: Space, count: int, seed: int) -> Subnet:
     """int32 [count, G]: each group's channels drawn evenly from its legal counts."""
     generator = np.random.default_rng(seed)
-    columns = [generator.choice(space.legal(group), count) for group in space.groups]
-    return np.stack(columns, -1).astype(np.int32)
+    columns = [generator.choice(space.legal(axis), count) for axis in space.axes]
+    return space.canonical(np.stack(columns, -1).astype(np.int32))

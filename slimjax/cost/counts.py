@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import collections
 import dataclasses
+import functools
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from fractions import Fraction
 from types import MappingProxyType
 from typing import Any
@@ -20,7 +21,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from slimjax.nn.feature_map import Axis
+from slimjax.cost.gates import Gates, Weights
+from slimjax.nn.choices import Under, When, Window, holds
+from slimjax.nn.feature_map import Axis, full_length
 from slimjax.nn.space import Space
 from slimjax.nn.trace import LayerRecord, Op, Records
 from slimjax.nn.widths import Group
@@ -37,12 +40,13 @@ class Convention:
     """What counts as a MAC besides convolutions. Papers differ; norms and activations count nowhere.
 
     Args:
-      pooling: one MAC per input element of average pooling.
+      pooling: one MAC per input element of average pooling; `inner_pooling`: also before the last convolution.
       bias: one for adding a bias to an output element.
       classifier: the dense layers after the last convolution.
     """
 
     pooling: bool = False
+    inner_pooling: bool = True
     bias: bool = False
     classifier: bool = True
 
@@ -52,14 +56,14 @@ CONVENTIONS: Mapping[str, Convention] = MappingProxyType(
         "plain": Convention(),  # the CIFAR ResNets' usual figures; Joslim's ResNets
         "slimmable": Convention(pooling=True),  # S-Net, US-Net, AutoSlim
         "joslim": Convention(classifier=False),  # Joslim's MobileNets
-        "tfnas": Convention(pooling=True, bias=True),
+        "tfnas": Convention(pooling=True, inner_pooling=False, bias=True),
     }
 )
 
 
 @dataclasses.dataclass(frozen=True, eq=False)  # hashed by identity, as jit needs it
 class Quadratic:
-    """(constant + linear . n + n . pairs n) / divisor, for channel counts n [..., G].
+    """(constant + linear . n + n . pairs n) / divisor, for channel counts n [..., G], and what choices add to it.
 
     Every count of a network is such a polynomial: an array has at most two groups of channels. The
     coefficients are whole numbers in float64, exact up to 2^53.
@@ -69,12 +73,52 @@ class Quadratic:
     linear: np.ndarray
     pairs: np.ndarray
     divisor: int = 1
+    gated: Gated | None = None
 
-    def __call__(self, channels: Any) -> Counts:
-        return _apply(self._evaluate, channels)
+    def __call__(self, subnets: Any) -> Counts:
+        return _apply(self._evaluate, subnets, self.chunk)
 
-    def _evaluate(self, n: Any) -> Any:
-        return (((_dot(n, self.pairs) + _row(self.linear, n)) * n).sum(-1) + self.constant) / self.divisor
+    def soft(self, subnets: Any, weights: Weights) -> Any:
+        """The expected count [...] where choices take their options with probabilities `weights` [..., options].
+
+        Differentiable in both, for JAX arrays. With one-hot weights it is the count of a subnet.
+
+        Args:
+          subnets: [..., G]; their entries of choices that have weights do not matter.
+        """
+        subnets = subnets if isinstance(subnets, jax.Array) else np.asarray(subnets, np.float64)
+        return self._evaluate(subnets, weights)
+
+    @property
+    def chunk(self) -> int:
+        """Subnets at once, on the host."""
+        return CHUNK if self.gated is None else 1 + CHUNK // max(8, len(self.gated.coefficients) // 8)
+
+    def _evaluate(self, n: Any, weights: Weights | None = None) -> Any:
+        total = ((_dot(n, self.pairs) + _row(self.linear, n)) * n).sum(-1) + self.constant
+        return (total if self.gated is None else total + self.gated(n, weights)) / self.divisor
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Gated:
+    """A sum over terms t of coefficient_t * gate_t * first_t * second_t.
+
+    Args:
+      coefficients: [T], whole numbers; `under`: int [T], which of the gates.
+      columns: int [T, 2], of a subnet; its length stands for a factor of 1.
+    """
+
+    gates: Gates
+    coefficients: np.ndarray
+    under: np.ndarray
+    columns: np.ndarray
+
+    def __call__(self, n: Any, weights: Weights | None) -> Any:
+        numpy: Any = jnp if isinstance(n, jax.Array) else np
+        gates = self.gates(n, weights)
+        extended = numpy.concatenate([n, numpy.ones((*n.shape[:-1], 1), n.dtype)], -1)
+        factors = extended[..., self.columns]
+        return (self.coefficients * gates[..., self.under] * factors[..., 0] * factors[..., 1]).sum(-1)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)  # hashed by identity, as jit needs it
@@ -90,21 +134,41 @@ class PeakMemory:
 
     Args:
       weights: parameters.
-      constants [T], linear [T, G]: live elements of one image at each moment.
+      moments: options of the choices -> constants [T], linear [T, G]: live elements of one image at each moment.
     """
 
     weights: Quadratic
-    constants: np.ndarray
-    linear: np.ndarray
+    space: Space
+    moments: Callable[[tuple[int, ...]], tuple[np.ndarray, np.ndarray]]
 
-    def __call__(self, channels: Any, batch: int = 1, itemsize: int = 4) -> Counts:
-        """Bytes, for images in batches of `batch` and elements of `itemsize` bytes."""
+    def __call__(self, subnets: Any, batch: int = 1, itemsize: int = 4) -> Counts:
+        """Bytes, for images in batches of `batch` and elements of `itemsize` bytes.
+
+        Raises:
+          ValueError: JAX arrays of a space with choices: a peak has no closed form over them.
+        """
+        if self.space.choices and isinstance(subnets, jax.Array):
+            raise ValueError("peak memory of a network with choices: expected subnets on the host (NumPy).")
 
         def evaluate(n: Any) -> Any:
-            live = _dot(n, self.linear.T) + _row(self.constants, n)
-            return itemsize * (self.weights._evaluate(n) + batch * live.max(-1))
+            return itemsize * (self.weights._evaluate(n) + batch * self._live(n))
 
-        return _apply(evaluate, channels)
+        return _apply(evaluate, subnets, self.weights.chunk)
+
+    def _live(self, n: Any) -> Any:
+        """Elements of one image at the fullest moment, [...]."""
+        groups = len(self.space.groups)
+        if not self.space.choices:
+            return self._most((), n)
+        options, row = np.unique(n[..., groups:].astype(int), axis=0, return_inverse=True)
+        result = np.empty(len(n))
+        for i, path in enumerate(options):
+            result[row == i] = self._most(tuple(path.tolist()), n[row == i])
+        return result
+
+    def _most(self, path: tuple[int, ...], n: Any) -> Any:
+        constants, linear = self.moments(path)
+        return (_dot(n, linear.T) + _row(constants, n)).max(-1)
 
 
 POOLS = ("GlobalPool", "AveragePool")
@@ -118,8 +182,8 @@ def macs(records: Records, space: Space, convention: Convention) -> Quadratic:
     for i, record in enumerate(records):
         if record.has_kernel and (convention.classifier or i <= last):
             _count_layer(terms, record, convention)
-        if record.kind in POOLS and convention.pooling:
-            terms.add(math.prod(record.in_size), [record.in_group])
+        if record.kind in POOLS and convention.pooling and (convention.inner_pooling or i > last):
+            terms.add(math.prod(record.in_size), [record.in_group], record.under)
     return terms.polynomial()
 
 
@@ -127,31 +191,49 @@ def params(records: Records, space: Space, norms: bool = True) -> Quadratic:
     """Active parameters: kernels, biases and, with `norms`, one gamma and beta per normalised channel."""
     counted = ("params", "affine") if norms else ("params",)
     # Keyed by path: a layer that is called twice owns its arrays once.
-    arrays = {(record.path, array.name): array for record in records for array in record.arrays}
+    arrays = {(record.path, array.name): (array, record) for record in records for array in record.arrays}
     terms = _Terms(space)
-    for array in arrays.values():
+    for array, record in arrays.values():
         if array.collection in counted:
-            terms.add(1, array.axes)
+            terms.add(1, array.axes, record.under)
     return terms.polynomial()
 
 
 def peak_memory(records: Records, space: Space) -> PeakMemory:
     """Live feature maps and weights, by the definition of `PeakMemory`."""
-    rows = set()
-    for moment in _moments(records.ops):
-        terms = _Terms(space)
-        for op in moment:
-            terms.add(math.prod(op.size), [op.group])
-        live = terms.polynomial()
-        rows.add((live.constant, *live.linear))
-    table = np.array(_undominated(rows))
-    return PeakMemory(params(records, space), table[:, 0], table[:, 1:])
+
+    @functools.cache
+    def moments(path: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
+        chosen = {choice.name: option for choice, option in zip(space.choices, path, strict=True)}
+        rows = set()
+        for moment in _moments(_on_path(records.ops, chosen)):
+            terms = _Terms(space)
+            for op in moment:
+                terms.add(math.prod(op.size), [op.group])
+            live = terms.polynomial()
+            rows.add((live.constant, *live.linear))
+        table = np.array(_undominated(rows))
+        return table[:, 0], table[:, 1:]
+
+    return PeakMemory(params(records, space), space, moments)
+
+
+def _on_path(ops: Sequence[Op], chosen: Mapping[str, int]) -> list[Op]:
+    """The ops that run where choices take these options, and what each of them reads."""
+    place: dict[int, int] = {}
+    found: list[Op] = []
+    for i, op in enumerate(ops):
+        if holds(op.under, chosen):
+            inputs = op.inputs if op.choice is None else (op.inputs[chosen[op.choice.name]],)
+            place[i] = len(found)
+            found.append(dataclasses.replace(op, inputs=tuple(place[j] for j in inputs)))
+    return found
 
 
 def _count_layer(terms: _Terms, record: LayerRecord, convention: Convention) -> None:
     for array in record.arrays:
         if array.is_kernel or (convention.bias and array.collection == "params"):
-            terms.add(math.prod(record.out_size), array.axes)
+            terms.add(math.prod(record.out_size), array.axes, record.under)
 
 
 def _moments(ops: Iterable[Op]) -> list[list[Op]]:
@@ -178,43 +260,60 @@ def _undominated(rows: Iterable[tuple[float, ...]]) -> list[tuple[float, ...]]:
 
 
 class _Terms:
-    """A sum of products of axes, collected by the groups in them."""
+    """A sum of products of axes, collected by the groups in them and the conditions under which they count."""
 
     def __init__(self, space: Space) -> None:
         self.space = space
-        self.sums: dict[tuple[int, ...], Fraction] = collections.defaultdict(Fraction)
+        self.sums: dict[tuple[Under, tuple[int, ...]], Fraction] = collections.defaultdict(Fraction)
 
-    def add(self, factor: int, axes: Iterable[Axis]) -> None:
-        """Adds `factor` times the active lengths of `axes`."""
+    def add(self, factor: int, axes: Iterable[Axis], under: Under = ()) -> None:
+        """Adds `factor` times the active lengths of `axes`; those of windows once for each option."""
+        axes = list(axes)
+        for window in (axis for axis in axes if isinstance(axis, Window)):
+            for option, size in enumerate(window.sizes):
+                now = [size if axis == window else axis for axis in axes]
+                self.add(factor, now, (*under, When(window.choice, (option,))))
+            return
         product, columns = Fraction(factor), []
         for axis in axes:
             if not isinstance(axis, Group):
-                product *= axis
+                product *= full_length(axis)
             elif axis.fixed:
                 product *= axis.channels
             else:
                 product *= axis.ratio
                 columns.append(self.space.index[axis.name])
-        self.sums[tuple(sorted(columns))] += product
+        self.sums[under, tuple(sorted(columns))] += product
 
     def polynomial(self) -> Quadratic:
         """Raises: ValueError for an array with more than two groups."""
         size, divisor = len(self.space), math.lcm(*(c.denominator for c in self.sums.values()))
         linear, pairs, constant = np.zeros(size), np.zeros((size, size)), 0
-        for columns, coefficient in self.sums.items():
+        gated: list[tuple[Under, int, tuple[int, ...]]] = []
+        for (under, columns), coefficient in self.sums.items():
             value = int(coefficient * divisor)
-            match columns:
-                case ():
+            if len(columns) > 2:
+                raise ValueError(f"an array has {len(columns)} axes of slimmable groups; expected 2 at most.")
+            match (under, columns):
+                case ((), ()):
                     constant += value
-                case (i,):
+                case ((), (i,)):
                     linear[i] += value
-                case (i, j):
+                case ((), (i, j)):
                     pairs[i, j] += value
                 case _:
-                    raise ValueError(
-                        f"an array has {len(columns)} axes of slimmable groups; expected 2 at most."
-                    )
-        return Quadratic(constant, linear, pairs, divisor)
+                    gated.append((under, value, columns))
+        return Quadratic(constant, linear, pairs, divisor, self._gated(gated) if gated else None)
+
+    def _gated(self, terms: Sequence[tuple[Under, int, tuple[int, ...]]]) -> Gated:
+        gates, one = Gates.of(self.space, [under for under, _, _ in terms]), len(self.space)
+        place = {under: i for i, under in enumerate(gates.unders)}
+        return Gated(
+            gates,
+            np.array([value for _, value, _ in terms], np.float64),
+            np.array([place[under] for under, _, _ in terms]),
+            np.array([(*columns, one, one)[:2] for _, _, columns in terms]),
+        )
 
 
 def _dot(n: Any, matrix: np.ndarray) -> Any:
@@ -226,15 +325,15 @@ def _row(vector: np.ndarray, like: Any) -> Any:
     return vector.reshape((1,) * (like.ndim - 1) + vector.shape)
 
 
-def _apply(function: Any, channels: Any) -> Counts:
+def _apply(function: Any, channels: Any, chunk: int) -> Counts:
     """`function` of float channels [N, G], over any leading axes, in chunks on the host."""
     if isinstance(channels, jax.Array):
         return function(jnp.asarray(channels, jnp.float32))
     channels = np.asarray(channels)
     flat = channels.reshape(-1, channels.shape[-1])
     result = np.empty(len(flat))
-    for start in range(0, len(flat), CHUNK):
-        result[start : start + CHUNK] = function(flat[start : start + CHUNK].astype(np.float64))
+    for start in range(0, len(flat), chunk):
+        result[start : start + chunk] = function(flat[start : start + chunk].astype(np.float64))
     result = result.reshape(channels.shape[:-1])
     # Sums and products of whole numbers below 2^53 are exact in float64.
     return np.rint(result).astype(np.int64) if np.issubdtype(channels.dtype, np.integer) else result

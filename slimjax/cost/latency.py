@@ -23,6 +23,7 @@ from etils import epath
 
 from slimjax import files
 from slimjax.checks import check, number
+from slimjax.cost.gates import Gates, Weights
 from slimjax.cost.units import Unit
 from slimjax.errors import UserError
 from slimjax.files import write_atomic
@@ -121,15 +122,29 @@ class Latency:
             raise UserError(_missing(table.about, missing))
         self.table, self.space = table, space
         self.units = [(unit, [space.index[group.name] for group in unit.axes]) for unit in units]
+        self._gates = Gates.of(space, [unit.under for unit in units])
+        place = {under: i for i, under in enumerate(self._gates.unders)}
+        self._under = np.array([place[unit.under] for unit in units])
 
-    def __call__(self, channels: Any, weights: Any = None) -> Any:
-        """Milliseconds [...]. `weights` [..., U], one factor per unit: soft choices between operators."""
-        parts = self.per_unit(channels)
-        overhead = self.table.overhead_ms
-        return overhead + ((parts - overhead) * (1.0 if weights is None else weights)).sum(-1)
+    def __call__(self, subnets: Any) -> Any:
+        """Milliseconds [...]."""
+        return self.soft(subnets, {})
+
+    def soft(self, subnets: Any, weights: Weights) -> Any:
+        """The expected milliseconds where choices take their options with probabilities `weights` [..., options].
+
+        With one-hot weights it is the latency of a subnet. Differentiable in both, for JAX arrays.
+
+        Paper: Hu et al., TF-NAS, ECCV 2020, equations 6 and 7.
+        """
+        parts = self.per_unit(subnets) - self.table.overhead_ms
+        if self.space.choices:
+            floats = subnets if isinstance(subnets, jax.Array) else np.asarray(subnets, np.float64)
+            parts = parts * self._gates(floats, weights)[..., self._under]
+        return self.table.overhead_ms + parts.sum(-1)
 
     def per_unit(self, channels: Any) -> Any:
-        """Milliseconds [..., U] of each unit called alone, in call order."""
+        """Milliseconds [..., U] of each unit called alone, in call order, whatever choices take."""
         channels = channels if isinstance(channels, jax.Array) else np.asarray(channels)
         columns = [
             _interpolate(

@@ -10,6 +10,7 @@ import jax
 from slimjax.algorithms.base import Step
 from slimjax.data.feed import AHEAD
 from slimjax.experiment.build import Experiment
+from slimjax.nn.space import Space
 from slimjax.progress import Progress
 from slimjax.step.forms import FIXED_PROGRAMS
 from slimjax.step.programs import peak_bytes
@@ -28,7 +29,7 @@ def describe(experiment: Experiment, first: int = 0) -> str:
         "data": f"{info.name}: "
         + ", ".join(f"{count:,} {split}" for split, count in info.splits.items())
         + f"; {'x'.join(map(str, info.image_shape))}, {info.num_classes} classes",
-        "model": f"{config.model.name}: {len(net.space.groups)} groups, {macs[0]:,} to {macs[1]:,} MACs, "
+        "model": f"{config.model.name}: {_axes(net.space)}, {macs[0]:,} to {macs[1]:,} MACs, "
         f"{params[0]:,} to {params[1]:,} parameters",
         **_phases(experiment),
         "batch": f"{config.train.batch_size} on {experiment.mesh.size} {jax.devices()[0].platform} device(s), "
@@ -36,6 +37,12 @@ def describe(experiment: Experiment, first: int = 0) -> str:
         "steps": f"{first:,} done, {experiment.steps - first:,} to go",
     }
     return "\n".join(f"{name:>{max(map(len, lines))}}  {text}" for name, text in lines.items())
+
+
+def _axes(space: Space) -> str:
+    """How many, in words."""
+    choices = f" and {len(space.choices)} choices" if space.choices else ""
+    return f"{len(space.groups)} groups{choices}"
 
 
 def _phases(experiment: Experiment) -> dict[str, str]:

@@ -11,13 +11,14 @@ from flax import linen as nn
 
 from slimjax import registry
 from slimjax.errors import BadValue, UserError
-from slimjax.models import autoslim
+from slimjax.models import autoslim, tfnas
 from slimjax.models.imagenet_resnet import ResNet
 from slimjax.models.inverted_residual import MNASNET, InvertedResidualNet
 from slimjax.models.mobilenet_v1 import MobileNetV1
 from slimjax.models.mobilenet_v3 import SMALL, MobileNetV3
 from slimjax.models.resnet import CifarResNet
 from slimjax.models.shufflenet import ShuffleNet
+from slimjax.models.tfnas import TFNASNet
 from slimjax.models.vgg import VGG
 from slimjax.nn.widths import Rounding
 
@@ -137,6 +138,7 @@ MODELS: Mapping[str, ModelSpec] = MappingProxyType(
         "resnet44": _resnet(44),
         "resnet56": _resnet(56),
         "vgg16": ModelSpec(VGG, {"depth": 16}),
+        "tfnas": ModelSpec(TFNASNet, {}, EVERY_COUNT, 0.5, (224, 224, 3), "tfnas", tfnas.VARIANTS),
         # Joslim's, then the Slimmable Networks paper's: they differ in what their published costs include.
         "resnet18": _imagenet_resnet(18, 0.42, "plain"),
         "resnet50": _imagenet_resnet(50, 0.42, "plain"),

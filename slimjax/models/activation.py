@@ -8,8 +8,8 @@ from typing import Literal
 
 import jax
 
-Activation = Literal["relu", "relu6"]
+Activation = Literal["relu", "relu6", "swish"]
 
 ACTIVATIONS: Mapping[str, Callable[[jax.Array], jax.Array]] = MappingProxyType(
-    {"relu": jax.nn.relu, "relu6": jax.nn.relu6}
+    {"relu": jax.nn.relu, "relu6": jax.nn.relu6, "swish": jax.nn.silu}
 )

@@ -13,8 +13,8 @@ from slimjax.models.imagenet_resnet import BOTTLENECK
 from slimjax.models.inverted_residual import MNASNET, MOBILENET_V2, Stage
 from slimjax.models.mobilenet_v1 import BLOCKS
 
-Variants = Mapping[str, Mapping[str, int]]
-"""Name, which is the published number of MACs, to channels by group."""
+Variants = Mapping[str, Mapping[str, int | str]]
+"""Name, which is the published number of MACs, to channels by group, and options by choice."""
 
 
 def parse(channels: str, groups: Sequence[str]) -> Mapping[str, int]:

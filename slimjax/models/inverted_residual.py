@@ -15,6 +15,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from slimjax.models.activation import ACTIVATIONS, Activation
+from slimjax.nn.choices import Window
 from slimjax.nn.layers import BatchNorm, Conv, DepthwiseConv, FeatureMap, PoolingHead, SqueezeExcite
 from slimjax.nn.widths import Group, Rounding, Widths
 
@@ -46,7 +47,9 @@ class InvertedResidual(nn.Module):
 
     Args:
       hidden: the expanded width; None: the block does not expand.
-      squeeze: hidden width of the squeeze-excite, which is gated by a hard sigmoid (MobileNet V3); None: none.
+      squeeze: hidden width of the squeeze-excite; None: none. `squeeze_gate`, `squeeze_activation`: its functions, by
+        default MobileNet V3's.
+      window: the side of the depthwise kernel, where a choice sets it.
     """
 
     hidden: Group | None
@@ -57,6 +60,9 @@ class InvertedResidual(nn.Module):
     squeeze: Group | None
     norm: Callable[..., nn.Module]
     dtype: Any
+    squeeze_gate: Callable[[jax.Array], jax.Array] = jax.nn.hard_sigmoid
+    squeeze_activation: Callable[[jax.Array], jax.Array] = jax.nn.relu
+    window: Window | None = None
 
     @nn.compact
     def __call__(self, x: FeatureMap, train: bool) -> FeatureMap:
@@ -64,10 +70,11 @@ class InvertedResidual(nn.Module):
         if self.hidden is not None:
             y = Conv(self.hidden, kernel_size=1, dtype=self.dtype, name="expand")(y)
             y = self.norm(name="expand_norm")(y, train).map(self.activation)
-        y = DepthwiseConv(self.kernel_size, self.stride, dtype=self.dtype, name="depthwise")(y)
+        y = DepthwiseConv(self.kernel_size, self.stride, self.dtype, self.window, name="depthwise")(y)
         y = self.norm(name="depthwise_norm")(y, train).map(self.activation)
         if self.squeeze is not None:
-            y = SqueezeExcite(self.squeeze, jax.nn.hard_sigmoid, self.dtype, name="squeeze_excite")(y)
+            functions = self.squeeze_gate, self.dtype, self.squeeze_activation
+            y = SqueezeExcite(self.squeeze, *functions, name="squeeze_excite")(y)
         y = Conv(self.outer, kernel_size=1, dtype=self.dtype, name="project")(y)
         y = self.norm(name="project_norm")(y, train)
         return x + y if self.stride == 1 and x.group == self.outer else y

@@ -9,17 +9,34 @@ from collections.abc import Callable, Mapping, Sequence
 import jax
 import jax.numpy as jnp
 
+from slimjax.nn.choices import Window
 from slimjax.nn.widths import Group, Width, Widths
 
-Axis = int | Group
-"""One axis of a declared array: a plain length, or a group that can be narrowed."""
+Axis = int | Group | Window
+"""One axis of a declared array: a plain length, a group that can be narrowed, or the side of a kernel that can."""
 
 
-def axis_length(axis: Axis, channels: Mapping[str, int]) -> int:
-    """Active entries of an axis, at `channels` of each slimmable group."""
+def axis_length(axis: Axis, entries: Mapping[str, int]) -> int:
+    """Active entries of an axis, at a subnet's entries: channels of groups, positions of options, by name."""
+    if isinstance(axis, Window):
+        return axis.sizes[entries[axis.choice.name]]
     if not isinstance(axis, Group):
         return axis
-    return axis.channels if axis.fixed else axis.entries(channels[axis.name])
+    return axis.channels if axis.fixed else axis.entries(entries[axis.name])
+
+
+def full_length(axis: Axis) -> int:
+    """Entries of an axis at full size."""
+    if isinstance(axis, Window):
+        return axis.full
+    return axis.channels if isinstance(axis, Group) else axis
+
+
+def static_length(axis: Axis, widths: Widths) -> int:
+    """Entries of an axis in a program at these widths."""
+    if isinstance(axis, Window):
+        return axis.sizes[widths.gate(axis.choice).top]
+    return widths.of(axis).size if isinstance(axis, Group) else axis
 
 
 @functools.partial(jax.tree_util.register_dataclass, data_fields=["value", "widths"], meta_fields=["group"])
@@ -78,7 +95,18 @@ def narrow(value: jax.Array, axes: Sequence[Axis], widths: Widths) -> jax.Array:
             width = widths.of(axis)
             value = jax.lax.slice_in_dim(value, 0, width.size, axis=position)
             value = mask_axis(value, width, position)
+    for window, positions in windows(axes).items():
+        value = window.narrow(value, positions, widths.gate(window.choice))
     return value
+
+
+def windows(axes: Sequence[Axis]) -> dict[Window, list[int]]:
+    """The windows among axes, each with the positions of those that it is."""
+    found: dict[Window, list[int]] = {}
+    for position, axis in enumerate(axes):
+        if isinstance(axis, Window):
+            found.setdefault(axis, []).append(position)
+    return found
 
 
 def mask_axis(value: jax.Array, width: Width, axis: int, other: jax.Array | None = None) -> jax.Array:

@@ -23,9 +23,10 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from slimjax.nn.choices import Window
 from slimjax.nn.convolution import convolve, dense_kernel
-from slimjax.nn.feature_map import Axis, FeatureMap, mask_axis, narrow
-from slimjax.nn.widths import Group, Width
+from slimjax.nn.feature_map import Axis, FeatureMap, full_length, mask_axis, narrow, static_length
+from slimjax.nn.widths import Group
 
 Initializer = Callable[[jax.Array, tuple[int, ...]], jax.Array]
 
@@ -85,7 +86,7 @@ class SlimLayer(Layer):
         self, name: str, init: Initializer, axes: Sequence[Axis], collection: str = "params"
     ) -> nn.Variable:
         """A variable whose full shape is `axes`. `records.trace` listens to these calls."""
-        shape = tuple(axis.channels if isinstance(axis, Group) else axis for axis in axes)
+        shape = tuple(map(full_length, axes))
         return self.variable(
             collection, name, lambda: init(self.make_rng("params"), shape).astype(jnp.float32)
         )
@@ -99,12 +100,11 @@ class SlimLayer(Layer):
     def narrow(self, value: jax.Array, axes: Sequence[Axis], x: FeatureMap, name: str) -> jax.Array:
         """Cuts, then masks. Arrays that were sliced before (`slicing.cut`) pass through uncut."""
         for position, axis in enumerate(axes):
-            width = x.width_of(axis) if isinstance(axis, Group) else Width(axis)
-            full = axis.channels if isinstance(axis, Group) else axis
-            if value.shape[position] not in (full, width.size):
+            full, size = full_length(axis), static_length(axis, x.widths)
+            if value.shape[position] not in (full, size):
                 raise ValueError(
                     f"{'/'.join(self.path)}/{name}: axis {position} has {value.shape[position]} entries; "
-                    f"expected {full} (the full size) or {width.size} (the subnet's). "
+                    f"expected {full} (the full size) or {size} (the subnet's). "
                     "Were these variables made for another network or another subnet?"
                 )
         return narrow(value, axes, x.widths)
@@ -169,15 +169,20 @@ class Conv(SlimLayer):
 
 
 class DepthwiseConv(SlimLayer):
-    """One filter per channel: the output stays in the input's group."""
+    """One filter per channel: the output stays in the input's group.
+
+    Args:
+      window: the side of the kernel, where a choice sets it; its largest is `kernel_size`.
+    """
 
     kernel_size: int = 3
     stride: int = 1
     dtype: Any = jnp.float32
+    window: Window | None = None
 
     @nn.compact
     def __call__(self, x: FeatureMap) -> FeatureMap:
-        k = self.kernel_size
+        k = self.window or self.kernel_size
         # Named apart from "kernel" because the papers do not decay depthwise weights (optimizers.py).
         kernel = self.weight("depthwise_kernel", conv_init, (k, k, 1, x.group), x)
         return x.with_value(_convolve(x, kernel, self.stride, self.dtype, kernel.shape[-1]))
@@ -225,6 +230,7 @@ class BatchNorm(SlimLayer):
       epsilon: added to the variance.
       sync: where a batch is split over devices, statistics are those of the whole batch; false: each
         device normalises with its own, and the mean over the devices is stored.
+      affine: gamma and beta; false: neither.
       unbiased: store the variance of n values as their sum of squares over n - 1, as PyTorch's running variance,
         and so the papers', has it. False: over n, as TensorFlow and Once-for-All have it. The batch itself is
         normalised by the latter either way.
@@ -238,12 +244,10 @@ class BatchNorm(SlimLayer):
     epsilon: float = 1e-5
     sync: bool = True
     unbiased: bool = True
+    affine: bool = True
 
     @nn.compact
     def __call__(self, x: FeatureMap, train: bool) -> FeatureMap:
-        axes = (x.group,)
-        gamma = self.weight("scale", ones, axes, x, "affine")
-        beta = self.weight("bias", zeros, axes, x, "affine")
         value = x.value.astype(_wide(x.value.dtype))
         if train:
             over = tuple(range(value.ndim - 1))
@@ -254,8 +258,12 @@ class BatchNorm(SlimLayer):
                 self._store(x, mean, variance, count=value[..., 0].size)
         else:
             mean, variance = (_spread(statistic, value) for statistic in self._load(x))
-        scale = _spread(gamma, value) * jax.lax.rsqrt(variance + self.epsilon)
-        value = (value - mean) * scale + _spread(beta, value)
+        scale = jax.lax.rsqrt(variance + self.epsilon)
+        if self.affine:
+            scale = _spread(self.weight("scale", ones, (x.group,), x, "affine"), value) * scale
+        value = (value - mean) * scale
+        if self.affine:
+            value += _spread(self.weight("bias", zeros, (x.group,), x, "affine"), value)
         return x.with_value(value.astype(x.value.dtype))
 
     def _averager(self, x: FeatureMap, wanted: bool) -> Callable[[jax.Array], jax.Array]:
@@ -348,7 +356,7 @@ def classify(x: FeatureMap, num_classes: int, dtype: Any) -> jax.Array:
 
 
 class SqueezeExcite(nn.Module):
-    """Channel attention: pool, reduce to `hidden`, ReLU, expand, gate, multiply. Hu et al. 2018, section 3.
+    """Channel attention: pool, reduce to `hidden`, activation, expand, gate, multiply. Hu et al. 2018, section 3.
 
     `hidden` is a group of its own, and `gate` maps 0 to anything: inactive channels stay zero.
     """
@@ -356,11 +364,12 @@ class SqueezeExcite(nn.Module):
     hidden: Group
     gate: Callable[[jax.Array], jax.Array] = jax.nn.sigmoid
     dtype: Any = jnp.float32
+    activation: Callable[[jax.Array], jax.Array] = jax.nn.relu
 
     @nn.compact
     def __call__(self, x: FeatureMap) -> FeatureMap:
         squeezed = GlobalPool(name="pool")(x)
-        hidden = Dense(self.hidden, dtype=self.dtype, name="reduce")(squeezed).map(jax.nn.relu)
+        hidden = Dense(self.hidden, dtype=self.dtype, name="reduce")(squeezed).map(self.activation)
         gate = Dense(x.group, dtype=self.dtype, name="expand")(hidden).map(self.gate)
         return x * gate.map(lambda value: value[:, None, None, :].astype(x.value.dtype))
 

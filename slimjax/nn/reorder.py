@@ -14,7 +14,6 @@ import numpy as np
 
 from slimjax.errors import BadValue
 from slimjax.nn import arrays
-from slimjax.nn.feature_map import Axis
 from slimjax.nn.space import Space, Subnet
 from slimjax.nn.trace import Records
 from slimjax.nn.widths import Group
@@ -67,8 +66,8 @@ def permute(records: Records, order: Order, tree: Any) -> Any:
       tree: variables, a training state with what its optimiser and its moving average keep, ... (see `arrays.change`).
     """
 
-    def moved(axes: Sequence[Axis], leaf: Any) -> Any:
-        for position, axis in enumerate(axes):
+    def moved(place: arrays.Place, leaf: Any) -> Any:
+        for position, axis in enumerate(place.axes):
             if isinstance(axis, Group) and axis.name in order:
                 leaf = jnp.take(leaf, _entries(axis, order[axis.name]), axis=position)
         return leaf

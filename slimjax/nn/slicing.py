@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 from flax import traverse_util
 
 from slimjax.nn import arrays
-from slimjax.nn.feature_map import Axis, axis_length, mask_axis
+from slimjax.nn.choices import Window, holds
+from slimjax.nn.feature_map import axis_length, mask_axis, windows
 from slimjax.nn.space import Space, Subnet
 from slimjax.nn.trace import Records
 from slimjax.nn.widths import Group
 
 
 def cut(records: Records, space: Space, variables: Mapping[str, Any], subnet: Subnet) -> dict[str, Any]:
-    """The variables of the dense network: every array holds its leading slices only.
+    """The variables of the dense network: every array holds its leading slices, and the middle of a window, only.
+
+    Layers of options that are not chosen have none.
 
     `model.apply(cut(...), images, space.sliced(subnet), train=False)` runs it; the result equals the
     supernet's at that subnet bit for bit, and no weight outside the subnet is stored. To export the network,
@@ -26,17 +30,20 @@ def cut(records: Records, space: Space, variables: Mapping[str, Any], subnet: Su
       variables: collections as the network is applied with them (`params`, `affine`, `batch_stats`);
         a collection that is absent stays absent.
     """
-    channels = space.to_channels(space.check(subnet))
-
+    entries = dict(zip(space.index, space.check(subnet).tolist(), strict=True))
     stored = traverse_util.flatten_dict(variables)
     flat: dict[tuple[str, ...], jax.Array] = {}
     for record in records:
         for array in record.arrays:
-            if array.collection not in variables:
+            if array.collection not in variables or not holds(record.under, entries):
                 continue
             path = (array.collection, *record.path, array.name)
-            shape = tuple(axis_length(axis, channels) for axis in array.axes)
-            flat[path] = jax.lax.slice(stored[path], (0,) * len(shape), shape)
+            value = stored[path]
+            for position, axis in enumerate(array.axes):
+                if isinstance(axis, Window):
+                    value = axis.cut(value, position, entries[axis.choice.name])
+            shape = tuple(axis_length(axis, entries) for axis in array.axes)
+            flat[path] = jax.lax.slice(value, (0,) * len(shape), shape)
     return traverse_util.unflatten_dict(flat)
 
 
@@ -50,12 +57,15 @@ def merged(records: Records, space: Space, inside: Any, outside: Any, active: ja
         are not the network's are those of `inside`.
       active: int32 [G], the subnet.
     """
-    widths = space.masked(active)
+    widths, options = space.masked(active), space.options(active)
 
-    def pick(axes: Sequence[Axis], value: jax.Array, other: jax.Array) -> jax.Array:
-        for position, axis in enumerate(axes):
+    def pick(place: arrays.Place, value: jax.Array, other: jax.Array) -> jax.Array:
+        for position, axis in enumerate(place.axes):
             if isinstance(axis, Group):
                 value = mask_axis(value, widths.of(axis), position, other)
-        return value
+        for window, positions in windows(place.axes).items():
+            middle = window.middles(value.shape, positions)[options[window.choice.name]]
+            value = jnp.where(middle, value, other)
+        return jnp.where(holds(place.under, options), value, other) if place.under else value
 
     return arrays.change(records, pick, inside, outside)

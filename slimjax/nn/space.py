@@ -1,8 +1,8 @@
 """The space of all subnets of a network, and subnets themselves.
 
-A *subnet* is data, never a module's attribute: one int32 entry for every axis of a space, in the space's order. The
-axes so far are channel groups, whose entries are channels. A `Space` turns a subnet into the `Widths` that a network is
-called with.
+A *subnet* is data, never a module's attribute: one int32 entry for every axis of a space, in the space's order. Channel
+groups come first, whose entries are channels; then choices, whose entries are positions of options. A `Space` turns a
+subnet into the `Widths` that a network is called with.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -17,20 +18,28 @@ import numpy as np
 
 from slimjax.checks import check, number
 from slimjax.errors import BadValue
+from slimjax.nn.choices import Choice, Gate, Under, holds
 from slimjax.nn.widths import MAKE_DIVISIBLE, Group, Rounding, Width, Widths
 
 Subnet = np.ndarray
-"""int32 [G]: an entry for every axis of a space, in its order: active channels of each slimmable group."""
+"""int32 [G]: an entry for every axis of a space, in its order: active channels of each slimmable group, then the
+position of the option that each choice takes."""
+
+Axis = Group | Choice
+"""What a subnet has an entry for."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Space:
     """All subnets of a network: its axes in order, with the rounding policy and the range of widths of the groups.
 
-    An axis is what a subnet has an entry for: so far always a channel group. `len(space)` is the length of a subnet.
+    An axis is what a subnet has an entry for. `len(space)` is the length of a subnet.
 
     Args:
       groups: slimmable ones, in the order of a subnet's entries; fixed ones are left out.
+      choices: in the order of the entries after those.
+      under: for axes that do not exist in every subnet, by name: the conditions under any of which they do. An
+        entry of an axis that does not exist changes nothing, and is that of the largest network (`canonical`).
       max_width: the width that means full size. Above 1 where a paper counts widths from a network smaller
         than the largest that it trains (S-ShuffleNet: .5, 1 and 2).
 
@@ -47,6 +56,8 @@ class Space:
     rounding: Rounding = MAKE_DIVISIBLE
     min_width: float = 0.25
     max_width: float = 1.0
+    choices: tuple[Choice, ...] = ()
+    under: Mapping[str, tuple[Under, ...]] = dataclasses.field(default_factory=dict, compare=False)
 
     def __post_init__(self) -> None:
         check("min_width", self.min_width, number(0, self.max_width, above=True))
@@ -54,16 +65,22 @@ class Space:
 
     def __len__(self) -> int:
         """Axes: entries of a subnet."""
-        return len(self.groups)
+        return len(self.axes)
+
+    @functools.cached_property
+    def axes(self) -> tuple[Axis, ...]:
+        """In the order of a subnet's entries."""
+        return (*self.groups, *self.choices)
 
     @functools.cached_property
     def index(self) -> dict[str, int]:
-        """Position of each group in a subnet."""
-        return {group.name: i for i, group in enumerate(self.groups)}
+        """Position of each axis in a subnet."""
+        return {axis.name: i for i, axis in enumerate(self.axes)}
 
     @functools.cached_property
     def largest(self) -> Subnet:
-        return np.array([g.channels for g in self.groups], np.int32)
+        """All channels, and the last option of every choice."""
+        return np.array([g.channels for g in self.groups] + [c.last for c in self.choices], np.int32)
 
     @functools.cached_property
     def smallest(self) -> Subnet:
@@ -71,46 +88,88 @@ class Space:
 
     @functools.cached_property
     def lowest(self) -> Subnet:
-        """The fewest channels of each group over all widths; below `smallest` in rare cases only.
+        """The fewest channels of each group over all widths, and first options; below `smallest` in rare cases only.
 
         The published `make_divisible` is not monotone under half a divisor: 1.6 gives 9, and 4 gives 8.
         """
         widths = np.linspace(self.min_width, self.max_width, 1001)
-        return np.array([self._at(g, widths).min() for g in self.groups], np.int32)
+        return np.array([self._at(axis, widths).min() for axis in self.axes], np.int32)
 
     def uniform(self, width: float) -> Subnet:
-        """The subnet in which every group has the same width multiplier, `min_width` to `max_width`."""
+        """The subnet in which every group has the same width multiplier, `min_width` to `max_width`.
+
+        Options share this range equally: the first begins at the smallest width, the last ends at the largest.
+        """
         check("width", width, number(self.min_width, self.max_width))
-        return np.array([self._at(g, width) for g in self.groups], np.int32)
+        return self.canonical(np.array([self._at(axis, width) for axis in self.axes], np.int32))
 
     def layerwise(self, widths: Sequence[float] | np.ndarray) -> Subnet:
-        """Subnets int32 [..., G] with a width multiplier per group, [..., G], each `min_width` to `max_width`."""
+        """Subnets int32 [..., G] with a width multiplier per axis, [..., G], each `min_width` to `max_width`."""
         columns = np.moveaxis(np.asarray(widths), -1, 0)
         self._check_length(columns)
-        for group, column in zip(self.groups, columns, strict=True):
+        for axis, column in zip(self.axes, columns, strict=True):
             for end in (column.min(initial=self.max_width), column.max(initial=self.min_width)):
-                check(f"width of group {group.name!r}", end, number(self.min_width, self.max_width))
-        counts = [self._at(g, column) for g, column in zip(self.groups, columns, strict=True)]
-        return np.stack(counts, -1).astype(np.int32)
+                check(f"width of {axis.name!r}", end, number(self.min_width, self.max_width))
+        counts = [self._at(axis, column) for axis, column in zip(self.axes, columns, strict=True)]
+        return self.canonical(np.stack(counts, -1).astype(np.int32))
 
-    def legal(self, group: Group) -> np.ndarray:
-        """All legal channel counts of a group, ascending: multiples of its step, the fewest, and full size."""
-        low, step = int(self.lowest[self.index[group.name]]), group.step(self.rounding)
-        return np.unique([low, *range(-(-low // step) * step, group.channels, step), group.channels])
+    def legal(self, axis: Axis) -> np.ndarray:
+        """All legal entries of an axis, ascending: positions of options; or channels that are multiples of the group's
+        step, the fewest, and full size."""
+        if isinstance(axis, Choice):
+            return np.arange(len(axis))
+        if axis.counts:
+            return np.array(axis.counts)
+        low, step = int(self.lowest[self.index[axis.name]]), axis.step(self.rounding)
+        return np.unique([low, *range(-(-low // step) * step, axis.channels, step), axis.channels])
 
-    def from_channels(self, channels: Mapping[str, int]) -> Subnet:
-        """The subnet with the given channels; groups that are not named keep their full size."""
+    def canonical(self, subnets: Subnet) -> Subnet:
+        """Subnets int32 [..., G] in which axes that do not exist have their lowest entry, which changes nothing.
+
+        Two subnets are the same network if, and only if, they are equal then.
+        """
+        if not self.under:
+            return subnets
+        exists = self.exists(subnets)
+        return np.where(exists, subnets, self.lowest).astype(np.int32)
+
+    def exists(self, subnets: Subnet) -> np.ndarray:
+        """bool [..., G]: the axes that subnets int32 [..., G] have."""
+        options, result = self.options(subnets), np.ones(subnets.shape, bool)
+        for name, alternatives in self.under.items():
+            met = [holds(under, options) for under in alternatives]
+            result[..., self.index[name]] = np.logical_or.reduce(met)
+        return result
+
+    def options(self, subnets: Any) -> dict[str, Any]:
+        """Positions of the options that subnets int32 [..., G] choose: int32 [...] by the choices' names."""
+        return {choice.name: subnets[..., self.index[choice.name]] for choice in self.choices}
+
+    def from_channels(self, channels: Mapping[str, int | str]) -> Subnet:
+        """The subnet with the given channels of groups and names of options of choices.
+
+        What is not named keeps its full size, or takes its last option.
+        """
         if not isinstance(channels, Mapping):
             raise BadValue("subnet", f'expected an object {{"group": channels}}, got {channels!r}.')
         if unknown := sorted(set(channels) - set(self.index)):
             raise BadValue(
                 "subnet", f"unknown groups {unknown}. Groups of this network: {', '.join(self.index)}."
             )
-        return self.check([channels.get(g.name, g.channels) for g in self.groups])
+        counts: list[Any] = [channels.get(group.name, group.channels) for group in self.groups]
+        chosen = [channels.get(choice.name, choice.options[-1]) for choice in self.choices]
+        positions = [_position(*pair) for pair in zip(self.choices, chosen, strict=True)]
+        return self.canonical(self.check([*counts, *positions]))
 
-    def to_channels(self, subnet: Sequence[int] | Subnet) -> dict[str, int]:
-        """Group name to channels: the readable form of a subnet."""
-        return {g.name: int(n) for g, n in zip(self.groups, subnet, strict=True)}
+    def to_channels(self, subnet: Sequence[int] | Subnet) -> dict[str, int | str]:
+        """Group name to channels, and choice name to option, of all axes that it has: the readable form of a subnet."""
+        self._check_length(subnet)
+        exists = self.exists(np.asarray(subnet))
+        return {
+            axis.name: axis.options[entry] if isinstance(axis, Choice) else int(entry)
+            for axis, entry, there in zip(self.axes, subnet, exists, strict=True)
+            if there
+        }
 
     def check(self, subnet: Sequence[int] | Subnet) -> Subnet:
         """Returns the subnet as int32 [G].
@@ -119,10 +178,11 @@ class Space:
           BadValue: naming every group whose channel count is not legal, with the legal values.
         """
         self._check_length(subnet)
+        entries = zip(self.axes, subnet, self.lowest, strict=True)
         bad = [
-            f"{g.name}: {n!r} (legal: {low} to {g.channels} in steps of {g.step(self.rounding)})"
-            for g, n, low in zip(self.groups, subnet, self.lowest, strict=True)
-            if not self._legal(g, n, low)
+            f"{axis.name}: {n!r} (legal: {self._described(axis, low)})"
+            for axis, n, low in entries
+            if not self._legal(axis, n, low)
         ]
         if bad:
             raise BadValue("subnet", "illegal channel counts: " + "; ".join(bad) + ".")
@@ -148,11 +208,18 @@ class Space:
     ) -> Widths:
         """Widths at static sizes [G], with active counts int32 [G] if given."""
         counts = [None] * len(self) if active is None else jnp.asarray(active, jnp.int32)
-        triples = zip(self.groups, sizes, counts, strict=True)
-        return Widths({g.name: Width(int(size), count) for g, size, count in triples}, batch_axis)
+        entries = list(zip(self.axes, map(int, sizes), counts, strict=True))
+        groups = {axis.name: Width(size, count) for axis, size, count in entries if isinstance(axis, Group)}
+        gates = {axis.name: Gate(size, count) for axis, size, count in entries if isinstance(axis, Choice)}
+        return Widths(groups, batch_axis, gates=gates)
 
-    def _at(self, group: Group, width: float | np.ndarray) -> np.ndarray:
-        return group.at(width / self.max_width, self.rounding)
+    def _at(self, axis: Axis, width: float | np.ndarray) -> np.ndarray:
+        if isinstance(axis, Group):
+            return axis.at(width / self.max_width, self.rounding)
+        if self.min_width == self.max_width:
+            return np.full(np.shape(width), axis.last)
+        span = (np.asarray(width) - self.min_width) / (self.max_width - self.min_width)
+        return np.minimum(np.int64(span * len(axis)), axis.last)
 
     def _check_length(self, vector: Sequence[float] | Subnet) -> None:
         if len(vector) != len(self):
@@ -160,12 +227,31 @@ class Space:
                 "subnet", f"expected {len(self)} entries ({', '.join(self.index)}), got {len(vector)}."
             )
 
+    def _described(self, axis: Axis, low: int) -> str:
+        """The legal entries of an axis, in words."""
+        if isinstance(axis, Choice):
+            return f"0 to {axis.last}, for {', '.join(axis.options)}"
+        if axis.counts:
+            return ", ".join(map(str, axis.counts))
+        return f"{low} to {axis.channels} in steps of {axis.step(self.rounding)}"
+
     def _off_grid(self, group: Group) -> tuple[int, ...]:
         """Legal counts that need not be multiples of the step."""
         i = self.index[group.name]
         return int(self.lowest[i]), int(self.smallest[i]), group.channels
 
-    def _legal(self, group: Group, channels: float, low: int) -> bool:
-        whole = isinstance(channels, int | np.integer) and not isinstance(channels, bool)
-        on_grid = whole and (channels % group.step(self.rounding) == 0 or channels in self._off_grid(group))
-        return bool(on_grid and low <= channels <= group.channels)
+    def _legal(self, axis: Axis, entry: float, low: int) -> bool:
+        if not isinstance(entry, int | np.integer) or isinstance(entry, bool):
+            return False
+        if isinstance(axis, Choice) or axis.counts:
+            return bool(np.isin(entry, self.legal(axis)))
+        on_grid = entry % axis.step(self.rounding) == 0 or entry in self._off_grid(axis)
+        return bool(on_grid and low <= entry <= axis.channels)
+
+
+def _position(choice: Choice, option: object) -> int:
+    if not isinstance(option, str):
+        raise BadValue(
+            "subnet", f"{choice.name}: expected one of {', '.join(choice.options)}, got {option!r}."
+        )
+    return choice.position(option)

@@ -53,7 +53,7 @@ def scaled(
       params: kernels at full size.
       structure: see `init`; groups without alphas are not scaled.
     """
-    leaves, alphas = traverse_util.flatten_dict(params), structure[ALPHAS]
+    leaves, alphas = traverse_util.flatten_dict(params), structure.get(ALPHAS, {})
     for path, axes, group in filters.kernels(records):
         if group.name in alphas:
             kernel = narrow(leaves[path], axes, widths)

@@ -18,9 +18,12 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from slimjax.nn.feature_map import Axis, FeatureMap
+from slimjax.nn.choices import Choice, Under, Window
+from slimjax.nn.feature_map import Axis as ArrayAxis
+from slimjax.nn.feature_map import FeatureMap
 from slimjax.nn.layers import Layer
-from slimjax.nn.space import Space
+from slimjax.nn.mixed import Choosing
+from slimjax.nn.space import Axis, Space
 from slimjax.nn.widths import Group, Rounding
 
 
@@ -30,7 +33,7 @@ class ArrayRecord:
 
     collection: str
     name: str
-    axes: tuple[Axis, ...]
+    axes: tuple[ArrayAxis, ...]
 
     @property
     def is_kernel(self) -> bool:
@@ -45,6 +48,8 @@ class LayerRecord:
       conv_groups: of a grouped convolution, which interleaves its channels; else 1.
       by_position: see `layers.Layer`.
       options: "field=value" of what else it was made with that differs from its class's default.
+      under: the choices' options under which it runs.
+      home: path of the branch that it is in, or of the network's module.
     """
 
     path: tuple[str, ...]
@@ -59,10 +64,22 @@ class LayerRecord:
     conv_groups: int = 1
     by_position: bool = False
     options: tuple[str, ...] = ()
+    under: Under = ()
+    home: tuple[str, ...] = ()
 
     @property
     def has_kernel(self) -> bool:
         return any(array.is_kernel for array in self.arrays)
+
+    @property
+    def choices(self) -> list[Choice]:
+        """Those that it, or one of its arrays, depends on."""
+        return [*(choice for choice, _ in self.under), *(window.choice for window in self.windows)]
+
+    @property
+    def windows(self) -> list[Window]:
+        """Those among the axes of its arrays."""
+        return [axis for array in self.arrays for axis in array.axes if isinstance(axis, Window)]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,6 +93,8 @@ class Op:
       in_place: the result can take the storage of an input of its size that nobody needs any more.
       layer: the record, if it is a layer.
       apply: `(variables, *feature maps) -> feature map`, in inference; `variables` are the layer's own.
+      under: the choices' options under which it runs.
+      choice: the op is no arithmetic, but one of its inputs: that of the option which the choice takes.
     """
 
     name: str
@@ -86,6 +105,8 @@ class Op:
     in_place: bool
     layer: LayerRecord | None
     apply: Callable[..., FeatureMap]
+    under: Under = ()
+    choice: Choice | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -112,27 +133,47 @@ def trace(model: nn.Module, image_shape: Sequence[int]) -> Records:
     image = jax.ShapeDtypeStruct((2, *image_shape), jnp.float32)
     with nn.intercept_methods(scribe.listen):
         jax.eval_shape(lambda key, x: model.init(key, x, train=True), jax.random.key(0), image)
-    _check_groups(scribe.layers)
+    _check_names(scribe.layers)
     return Records(tuple(scribe.layers), tuple(scribe.ops))
 
 
 def space(records: Records, rounding: Rounding, min_width: float, max_width: float = 1.0) -> Space:
-    """The space of all subnets of a traced network: its slimmable groups in order of first appearance."""
+    """The space of all subnets of a traced network: its slimmable groups, then its choices, as they first appear."""
     groups = dict.fromkeys(group.base for record in records for group in (record.in_group, record.out_group))
-    return Space(tuple(groups), rounding, min_width, max_width)
+    choices = dict.fromkeys(choice for choice, _ in _choices(records))
+    under: dict[str, set[Under]] = {}
+    for record in records:
+        for group in (record.in_group, record.out_group):
+            under.setdefault(group.name, set()).add(record.under)
+    for choice, above in _choices(records):
+        under.setdefault(choice.name, set()).add(above)
+    there = {group.name for group in groups if not group.fixed} | {choice.name for choice in choices}
+    sometimes = {name: tuple(sorted(found, key=repr)) for name, found in under.items() if () not in found}
+    sometimes = {name: found for name, found in sometimes.items() if name in there}
+    return Space(tuple(groups), rounding, min_width, max_width, tuple(choices), sometimes)
+
+
+def _choices(records: Records) -> Iterator[tuple[Choice, Under]]:
+    """The choices that layers depend on, each with the conditions under which it is there."""
+    for record in records:
+        for depth, (choice, _) in enumerate(record.under):
+            yield choice, record.under[:depth]
+        for choice in record.choices:
+            if choice not in (above for above, _ in record.under):
+                yield choice, record.under
 
 
 @functools.partial(
     jax.tree_util.register_dataclass,
     data_fields=["value", "widths"],
-    meta_fields=["group", "position", "ops"],
+    meta_fields=["group", "position", "scribe"],
 )
 @dataclasses.dataclass(frozen=True)
 class _Traced(FeatureMap):
     """A feature map that knows which op made it, and writes down what is made of it."""
 
     position: int
-    ops: list[Op]
+    scribe: _Scribe
 
     def map(self, function: Callable[[jax.Array], jax.Array]) -> FeatureMap:
         name = getattr(function, "__name__", type(function).__name__)
@@ -147,7 +188,7 @@ class _Traced(FeatureMap):
     def _did(
         self, name: str, apply: Callable[..., FeatureMap], result: FeatureMap, *others: FeatureMap
     ) -> FeatureMap:
-        return _written(self.ops, name, (self, *others), result, True, None, apply)
+        return self.scribe.written(name, (self, *others), result, True, None, apply)
 
 
 class _Scribe:
@@ -158,6 +199,8 @@ class _Scribe:
         self.ops: list[Op] = []
         self._arrays: dict[tuple[str, ...], list[ArrayRecord]] = {}
         self._inside = 0
+        self._under: Under = ()
+        self._home: tuple[str, ...] = ()
 
     def listen(self, call: Callable[..., Any], args: Any, kwargs: Any, context: Any) -> Any:
         module = context.module
@@ -165,7 +208,29 @@ class _Scribe:
             self._arrays.setdefault(module.path, []).append(_array_record(*args, **kwargs))
         if isinstance(module, Layer) and context.method_name == "__call__":
             return self._layer(module, call, args, kwargs)
+        if isinstance(module, Choosing) and context.method_name == "branch":
+            return self._branch(module, call, args, kwargs)
+        if isinstance(module, Choosing) and context.method_name == "chosen":
+            return self._chosen(module, call(*args, **kwargs), *args)
         return call(*args, **kwargs)
+
+    def _branch(self, module: Choosing, call: Callable[..., Any], args: Any, kwargs: Any) -> Any:
+        """What a branch does, it does under a condition, unless it holds for every option."""
+        when, before = module.when(args[0]), (self._under, self._home)
+        if len(when.options) < len(when.choice):
+            self._under = (*self._under, when)
+        self._home = module.module(args[0]).path
+        try:
+            return call(*args, **kwargs)
+        finally:
+            self._under, self._home = before
+
+    def _chosen(
+        self, module: Choosing, result: FeatureMap, results: Sequence[FeatureMap], weights: None = None
+    ) -> FeatureMap:
+        del weights
+        last = lambda _, *maps: maps[-1]  # noqa: E731
+        return self.written("chosen", results, result, True, None, last, module.choice)
 
     def _layer(self, module: Layer, call: Callable[..., Any], args: Any, kwargs: Any) -> Any:
         """Calls a layer with plain feature maps: layers within it are part of the same op."""
@@ -175,34 +240,36 @@ class _Scribe:
         finally:
             self._inside -= 1
         record = _layer_record(module, args[0], result, self._arrays.pop(module.path, []))
+        home = self._home or module.path[:1]
+        record = dataclasses.replace(record, under=self._under, home=home)
         self.layers.append(record)
         if self._inside:
             return result
         inputs = [self._known(x) for x in args if isinstance(x, FeatureMap)]
         apply = _replay(module, len(inputs), args, kwargs)
-        return _written(self.ops, record.kind, inputs, result, module.in_place, record, apply)
+        return self.written(record.kind, inputs, result, module.in_place, record, apply)
 
     def _known(self, x: FeatureMap) -> FeatureMap:
         """A feature map that no op has made is where the network starts."""
         if isinstance(x, _Traced):
             return x
-        return _written(self.ops, x.group.name, (), x, False, None, lambda _, image: image)
+        return self.written(x.group.name, (), x, False, None, lambda _, image: image)
 
-
-def _written(
-    ops: list[Op],
-    name: str,
-    inputs: Sequence[FeatureMap],
-    result: FeatureMap,
-    in_place: bool,
-    layer: LayerRecord | None,
-    apply: Callable[..., FeatureMap],
-) -> FeatureMap:
-    """Appends the op that made `result` and returns it as a feature map that knows so."""
-    read = tuple(x.position for x in inputs if isinstance(x, _Traced))
-    value = result.value
-    ops.append(Op(name, read, result.group, value.shape[1:-1], value.dtype, in_place, layer, apply))
-    return _Traced(value, result.group, result.widths, len(ops) - 1, ops)
+    def written(
+        self,
+        name: str,
+        inputs: Sequence[FeatureMap],
+        result: FeatureMap,
+        in_place: bool,
+        layer: LayerRecord | None,
+        apply: Callable[..., FeatureMap],
+        choice: Choice | None = None,
+    ) -> FeatureMap:
+        """Appends the op that made `result` and returns it as a feature map that knows so."""
+        read = tuple(x.position for x in inputs if isinstance(x, _Traced))
+        value, group, size = result.value, result.group, result.value.shape[1:-1]
+        self.ops.append(Op(name, read, group, size, value.dtype, in_place, layer, apply, self._under, choice))
+        return _Traced(value, group, result.widths, len(self.ops) - 1, self)
 
 
 def _plain(x: Any) -> Any:
@@ -220,7 +287,9 @@ def _replay(module: Layer, count: int, args: Any, kwargs: Any) -> Callable[..., 
     return lambda variables, *maps: alone.apply(variables, *maps[:count], **fixed)
 
 
-def _array_record(name: str, init: object, axes: Sequence[Axis], collection: str = "params") -> ArrayRecord:
+def _array_record(
+    name: str, init: object, axes: Sequence[ArrayAxis], collection: str = "params"
+) -> ArrayRecord:
     del init
     return ArrayRecord(collection, name, tuple(axes))
 
@@ -288,12 +357,21 @@ def _is_norm(record: LayerRecord) -> bool:
     return any(array.collection == "affine" for array in record.arrays)
 
 
-def _check_groups(layers: Sequence[LayerRecord]) -> None:
-    seen: dict[str, Group] = {}
+def _check_names(layers: Sequence[LayerRecord]) -> None:
+    """One name, one group or choice; and a layer that is called twice is under the same conditions both times."""
+    seen: dict[str, Axis] = {}
+    paths: dict[tuple[str, ...], Under] = {}
     for record in layers:
-        for group in (record.in_group, record.out_group):
-            if seen.setdefault(group.name, group.base) != group.base:
+        where = "/".join(record.path)
+        if record.arrays and paths.setdefault(record.path, record.under) != record.under:
+            raise ValueError(
+                f"layer {where}: it is called under {record.under} and under {paths[record.path]}."
+            )
+        axes: list[Axis] = [record.in_group.base, record.out_group.base, *record.choices]
+        for axis in axes:
+            if seen.setdefault(axis.name, axis) != axis:
+                kind = type(axis).__name__.lower()
                 raise ValueError(
-                    f"layer {'/'.join(record.path)}: group {group.name!r} is {group.base}, "
-                    f"but was {seen[group.name]} before. One name, one group."
+                    f"layer {where}: {kind} {axis.name!r} is {axis}, but was {seen[axis.name]} before. One name, one "
+                    "group or choice."
                 )

@@ -23,6 +23,8 @@ import numpy as np
 
 from slimjax.checks import check, integer, one_of
 from slimjax.errors import UserError
+from slimjax.nn.choices import Choice, Gate
+from slimjax.nn.dropout import Dropout
 
 Count = TypeVar("Count", int, np.ndarray, jax.Array)
 
@@ -89,6 +91,7 @@ class Group:
       fixed: never narrowed (image channels, class logits, US-Net's 1280-channel tail).
       multiple_of: every legal count is a multiple of it: grouped convolutions share channels out equally.
       ratio: entries of this axis for each channel of the group; made by `times`.
+      counts: the only legal ones, if not all that rounding gives; the last one is the full size.
 
     Raises:
       UserError: counts that are not whole multiples, at full size or at some legal width.
@@ -104,6 +107,7 @@ class Group:
     fixed: bool = False
     multiple_of: int = 1
     ratio: Fraction = Fraction(1)
+    counts: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         if self.channels < 1:
@@ -135,6 +139,9 @@ class Group:
     def at(self, fractions: float | np.ndarray, rounding: Rounding) -> np.ndarray:
         """Channels at fractions, in (0, 1], of the full size; int64, shaped like them."""
         own = 1 if rounding.policy == "truncate" else self.quantum
+        if self.counts:
+            wanted = self.channels * np.asarray(fractions, np.float64)[..., None]
+            return np.asarray(self.counts)[np.abs(wanted - self.counts).argmin(-1)]
         quantum = math.lcm(own, self.multiple_of)
         counts = np.minimum(
             self.channels, quantum * rounding.counts(self.channels * np.asarray(fractions) / quantum)
@@ -162,29 +169,9 @@ class Width:
         return None if self.active is None else jnp.arange(self.size) < self.active
 
 
-@functools.partial(jax.tree_util.register_dataclass, data_fields=["keys"], meta_fields=["rate"])
-@dataclasses.dataclass(frozen=True)
-class Dropout:
-    """Dropout of the classifier's input. Every image has a key of its own, however a batch is shared out.
-
-    Args:
-      rate: probability with which an entry is set to zero; the others are divided by what is left of 1.
-      keys: uint32 [B, ...], raw keys.
-    """
-
-    rate: float
-    keys: jax.Array
-
-    def __call__(self, value: jax.Array) -> jax.Array:
-        """[B, C] to [B, C]."""
-        draw = functools.partial(jax.random.bernoulli, p=1 - self.rate, shape=value.shape[1:])
-        kept = jax.vmap(lambda key: draw(jax.random.wrap_key_data(key)))(self.keys)
-        return jnp.where(kept, value / (1 - self.rate), jnp.zeros((), value.dtype))
-
-
 @functools.partial(
     jax.tree_util.register_dataclass,
-    data_fields=["groups", "dropout"],
+    data_fields=["groups", "gates", "dropout"],
     meta_fields=["batch_axis", "portable"],
 )
 @dataclasses.dataclass(frozen=True)
@@ -192,6 +179,7 @@ class Widths(Mapping[str, Width]):
     """Group name to `Width`: what a network is called with. A group that is missing runs at its full size.
 
     Args:
+      gates: choice name to `Gate`; a choice that is missing takes its last option.
       batch_axis: the mesh axis over which a batch is split, if the network runs on one device's part of it
         (inside `jax.shard_map`); None: it sees the whole batch.
       dropout: what `layers.classify` does to the classifier's input; None: nothing.
@@ -203,6 +191,7 @@ class Widths(Mapping[str, Width]):
     batch_axis: str | None = None
     dropout: Dropout | None = None
     portable: bool = False
+    gates: Mapping[str, Gate] = dataclasses.field(default_factory=dict)
 
     def of(self, axis: Group) -> Width:
         """The width of an axis: that of its group, times the axis's ratio."""
@@ -211,6 +200,10 @@ class Widths(Mapping[str, Width]):
             return Width(axis.channels)
         active = None if width.active is None else axis.entries(width.active)
         return Width(axis.entries(width.size), active)
+
+    def gate(self, choice: Choice) -> Gate:
+        """Which options of a choice run."""
+        return self.gates.get(choice.name) or Gate(choice.last)
 
     def __getitem__(self, name: str) -> Width:
         return self.groups[name]

@@ -22,7 +22,9 @@ def begin(spec: dict[str, Any]) -> tuple[dict[str, Any], Any]:
     """(what this process says about its device, the function that reads one entry)."""
     device, meter = meters.make(spec["target"], spec["batch"], spec["repeats"])
     records = supernet.named(**spec["network"]).records
-    known = {unit.key: unit for unit in units.divide(records)} | {sweep.WHOLE: units.whole(records)}
+    known = {unit.key: unit for unit in units.divide(records)}
+    if not any(op.under for op in records.ops):  # a network with choices is not one program
+        known[sweep.WHOLE] = units.whole(records)
 
     def answer(question: dict[str, Any]) -> dict[str, Any]:
         key, sizes = question["unit"], question["sizes"]

@@ -57,7 +57,7 @@ class Generations(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Genes:
-    """Subnets as int [N, G]: positions among the legal counts of each group, ascending."""
+    """Subnets as int [N, G]: positions among the legal entries of each axis, ascending."""
 
     space: Space
     cost: Cost
@@ -66,18 +66,19 @@ class Genes:
 
     @functools.cached_property
     def counts(self) -> list[np.ndarray]:
-        return [self.space.legal(group) for group in self.space.groups]
+        return [self.space.legal(axis) for axis in self.space.axes]
 
     @functools.cached_property
     def sizes(self) -> np.ndarray:
-        """int [G]: how many legal counts each group has."""
+        """int [G]: how many legal entries each axis has."""
         return np.array([len(counts) for counts in self.counts])
 
     def encode(self, subnets: np.ndarray) -> np.ndarray:
         return np.stack([np.searchsorted(c, subnets[:, i]) for i, c in enumerate(self.counts)], -1)
 
     def decode(self, genes: np.ndarray) -> np.ndarray:
-        return np.stack([c[genes[:, i]] for i, c in enumerate(self.counts)], -1).astype(np.int32)
+        subnets = np.stack([c[genes[:, i]] for i, c in enumerate(self.counts)], -1).astype(np.int32)
+        return self.space.canonical(subnets)
 
     def draw(self, count: int, rng: np.random.Generator) -> np.ndarray:
         return rng.integers(self.sizes, size=(count, len(self.sizes)))
@@ -98,9 +99,10 @@ class Genes:
         return (costs > self.high).astype(int) - (costs < self.low)
 
     def repair(self, genes: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        """Moves a random group of each misfit by one legal count, again and again; some may stay misfits.
+        """Moves a random axis of each misfit by one legal entry, again and again; some may stay misfits.
 
-        Something can always move: the narrowest subnet is within the budget, and the largest above the bound.
+        Something can always move: the narrowest subnet is within the budget, and the largest above the bound. Where a
+        later option is a cheaper one, a step may lead away; another follows.
         """
         each = np.arange(len(genes))
         for _ in range(self.sizes.sum()):

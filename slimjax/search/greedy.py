@@ -10,8 +10,8 @@ import numpy as np
 
 from slimjax.checks import check, integer
 from slimjax.errors import BadValue, RunError
-from slimjax.nn.space import Space, Subnet
-from slimjax.nn.widths import Group
+from slimjax.nn.choices import Choice
+from slimjax.nn.space import Axis, Space, Subnet
 from slimjax.search.base import Cost, Searcher, check_reachable, target_name, usable
 
 
@@ -60,7 +60,7 @@ def greedy(space: Space, cost: Cost, targets: Sequence[float], groups: int = 10)
     limits = _descending(targets)
     check_reachable("targets", limits[-1], space, cost, below=True)
     check("groups", groups, integer(1))
-    steps = tuple(ladder(space, group, groups) for group in space.groups)
+    steps = tuple(ladder(space, axis, groups) for axis in space.axes)
     if all(len(counts) == 1 for counts in steps):
         raise BadValue("targets", "no channel group of this network can be narrowed: it has one subnet only.")
     search = _Greedy(space, cost, limits, steps)
@@ -84,7 +84,7 @@ class _Greedy:
     def init(self) -> GreedyState:
         shape = (len(self.limits), len(self.space))
         empty = np.zeros(shape, np.int32), np.full(len(self.limits), np.nan)
-        return GreedyState(self.space.largest.copy(), *empty, reached=0)
+        return GreedyState(self.space.canonical(self.space.largest.copy()), *empty, reached=0)
 
     def ask(self, state: GreedyState) -> np.ndarray:
         return self._narrower(state.subnet)[: 0 if self.done(state) else None]
@@ -120,15 +120,17 @@ class _Greedy:
         """int32 [N, G]: the subnet with a step less of each group that has one."""
         candidates = np.tile(subnet, (len(self.steps), 1))
         pairs = zip(self.steps, subnet, strict=True)
-        fewer = np.array([counts[counts < n].max(initial=0) for counts, n in pairs])
-        np.fill_diagonal(candidates, fewer)
-        return candidates[fewer > 0]
+        fewer = np.array([counts[counts < n].max(initial=-1) for counts, n in pairs])
+        np.fill_diagonal(candidates, np.maximum(fewer, 0))
+        return self.space.canonical(candidates[(fewer >= 0) & self.space.exists(subnet)])
 
 
-def ladder(space: Space, group: Group, groups: int) -> np.ndarray:
-    """Ascending legal channel counts that slimming a group step by step goes through (see `greedy`)."""
-    legal = space.legal(group)[::-1]  # descending: argmin takes the first, the larger of two equally near
-    ideal = group.channels * (1 - np.arange(groups + 1) / groups)
+def ladder(space: Space, axis: Axis, groups: int) -> np.ndarray:
+    """Ascending legal entries that slimming an axis goes through (see `greedy`): of a choice, all options."""
+    legal = space.legal(axis)[::-1]  # descending: argmin takes the first, the larger of two equally near
+    if isinstance(axis, Choice):
+        return legal[::-1]
+    ideal = axis.channels * (1 - np.arange(groups + 1) / groups)
     return np.unique(legal[np.abs(legal[None, :] - ideal[:, None]).argmin(axis=1)])
 
 

@@ -27,7 +27,7 @@ class Trial:
     Args:
       trial: its number; it has a line for each state that it goes through, and the last one counts.
       step: the training step, or the search's round.
-      channels: of every group.
+      channels: of every group that it has, and the name of the option of every choice.
       cost: in the search's unit; `target`: what cost was aimed at.
       score: the lower, the better; None unless scored.
       how: which search, or which part of it, proposed it.
@@ -42,7 +42,7 @@ class Trial:
     trial: int
     state: str
     step: int
-    channels: Mapping[str, int]
+    channels: Mapping[str, int | str]
     cost: float | None = None
     score: float | None = None
     target: float | None = None

@@ -123,9 +123,14 @@ class Forms:
         total = 0.0
         for slot in self.slots:
             subnets: Sequence[Channels] = list(moving) if slot.subnet is None else [slot.subnet]
-            ran = np.array([sizes(slot, subnet) for subnet in subnets], np.int32)
+            ran = np.array([self._ran(sizes(slot, subnet), subnet) for subnet in subnets], np.int32)
             total += float(self.engine.net.macs(ran).mean())
         return total
+
+    def _ran(self, sizes: Channels, subnet: Channels) -> list[int]:
+        """What is computed: as many channels as the form has, and the options that the subnet takes."""
+        groups = len(self.engine.net.space.groups)
+        return [*sizes[:groups], *subnet[groups:]]
 
     def sampled(self, count: int) -> Subnet:
         """int32 [count, R, G]: what `count` steps may be given, from the sample of what will be proposed."""

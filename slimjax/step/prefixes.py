@@ -32,7 +32,7 @@ class Boundary(NamedTuple):
 
     Args:
       module: its name.
-      groups: columns of the groups that its feature map depends on.
+      groups: columns of the groups, and choices, that its feature map depends on.
       later: columns of those that what comes after it depends on.
       layers: how many of the network's layers come before.
     """
@@ -162,7 +162,8 @@ def _boundary(net: Supernet, name: str) -> Boundary:
 
 def _groups(net: Supernet, layers: Sequence[LayerRecord]) -> set[int]:
     groups = {group for record in layers for group in (record.in_group, record.out_group) if not group.fixed}
-    return {net.space.index[group.name] for group in groups}
+    names = {group.name for group in groups} | {choice.name for record in layers for choice in record.choices}
+    return {net.space.index[name] for name in names}
 
 
 def _macs(net: Supernet, layers: Sequence[LayerRecord]) -> counts.Quadratic:

@@ -24,6 +24,7 @@ from slimjax.errors import UserError
 from slimjax.nn import losses
 from slimjax.nn.convolution import EVEN
 from slimjax.nn.space import Subnet
+from slimjax.nn.widths import Group
 from slimjax.sharding import DATA, REPLICATED, SHARDED
 from slimjax.step import prefixes, rungs
 from slimjax.step.engine import Engine
@@ -151,7 +152,8 @@ class Scorer:
         subnets, largest = np.asarray(subnets, np.int32), self.engine.net.space.largest
         if subnets.ndim != 2 or subnets.shape[1] != len(largest):
             raise UserError(f"subnets: expected int32 [N, {len(largest)}], got shape {subnets.shape}.")
-        if (wrong := ((subnets < 1) | (subnets > largest)).any(1)).any():
+        fewest = np.array([isinstance(axis, Group) for axis in self.engine.net.space.axes])
+        if (wrong := ((subnets < fewest) | (subnets > largest)).any(1)).any():
             row = int(wrong.argmax())
             raise UserError(
                 f"subnets: row {row}: expected 1 to {largest.tolist()} channels, got {subnets[row].tolist()}."
@@ -177,8 +179,8 @@ class Scorer:
     def _rounded_up(self, sizes: Subnet) -> Subnet:
         """The next larger sizes that the devices compute well, and that every layer can have."""
         space, step = self.engine.net.space, EVEN if self.engine.platform == "cpu" else 1
-        steps = np.array([math.lcm(step, group.multiple_of) for group in space.groups], np.int32)
-        return np.minimum(-(-sizes // steps) * steps, space.largest)
+        steps = [math.lcm(step, group.multiple_of) for group in space.groups] + [1] * len(space.choices)
+        return np.minimum(-(-sizes // np.array(steps, np.int32)) * steps, space.largest).astype(np.int32)
 
     def _plan(self, subnets: Subnet, shard: str | None = None) -> list[Pass]:
         """The passes that score all subnets: in an order of common beginnings, or by devices, the largest first."""

@@ -164,7 +164,7 @@ def create(
     variables = _initial(model, tuple(image_shape), init_key)
     gammas = traverse_util.path_aware_map(
         lambda path, leaf: leaf * 0 if path[:-1] in zeroed and path[-1] == "scale" else leaf,
-        variables["affine"],
+        variables.get("affine", {}),
     )
     weights = {"params": variables["params"], "affine": _named(gammas, affine, common)}
     beside = {} if structure is None else {STRUCTURE: _copy(structure)}

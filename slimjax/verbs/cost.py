@@ -27,7 +27,7 @@ def cost_of(
     name: str,
     *,
     width: float | None = None,
-    subnet: Mapping[str, int] | None = None,
+    subnet: Mapping[str, int | str] | None = None,
     variant: str | None = None,
     batch: int = 1,
     table: str | None = None,
@@ -79,7 +79,7 @@ def _latency(net: supernet.Supernet, chosen: Any, path: str, monotone: bool) -> 
     }
 
 
-def _variant(name: str, spec: models.ModelSpec, variant: str) -> Mapping[str, int]:
+def _variant(name: str, spec: models.ModelSpec, variant: str) -> Mapping[str, int | str]:
     """Channels by group of a model's published subnet."""
     if variant in spec.variants:
         return spec.variants[variant]

@@ -22,7 +22,7 @@ def run(arguments: argparse.Namespace, overrides: list[str]) -> None:
 
 
 def evaluate_subnets(
-    directory: str, widths: Sequence[float] | None = None, channels: Mapping[str, int] | None = None
+    directory: str, widths: Sequence[float] | None = None, channels: Mapping[str, int | str] | None = None
 ) -> list[SubnetRow]:
     """Rows as training writes them, of the asked-for subnets; by default of those that it reported.
 
@@ -37,7 +37,7 @@ def evaluate_subnets(
 
 
 def asked(
-    experiment: Experiment, widths: Sequence[float] | None, channels: Mapping[str, int] | None
+    experiment: Experiment, widths: Sequence[float] | None, channels: Mapping[str, int | str] | None
 ) -> dict[str, Subnet] | None:
     """The asked-for subnets by name."""
     if widths is None and channels is None:

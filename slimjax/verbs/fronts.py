@@ -45,9 +45,13 @@ class Run:
 
     @property
     def groups(self) -> tuple[str, ...] | None:
-        """In network order; None: not all rows say their channels by group."""
-        named = {tuple(row["channels"]) for row in self.rows if isinstance(row.get("channels"), Mapping)}
+        """In network order; None: not all rows say their channels by group, or the network has choices."""
+        named = {tuple(row["channels"]) for row in self.rows if _all_channels(row.get("channels"))}
         return named.pop() if len(named) == 1 else None
+
+
+def _all_channels(channels: Any) -> bool:
+    return isinstance(channels, Mapping) and all(isinstance(count, int) for count in channels.values())
 
 
 def load(directory: str, table: LatencyTable | None = None) -> Run:

@@ -31,7 +31,7 @@ class Architecture:
 
     Args:
       network: which supernet it is a subnet of: arguments of `supernet.named`.
-      channels: of every slimmable group.
+      channels: of every slimmable group, and the name of the option of every choice, that the subnet has.
       costs: by name, with units in the names: "macs", "params", "peak_bytes", "latency_ms".
       accuracy: scores by name; None: not measured.
       how: how it was found: search, targets, seed.
@@ -42,7 +42,7 @@ class Architecture:
     """
 
     network: Mapping[str, Any]
-    channels: Mapping[str, int]
+    channels: Mapping[str, int | str]
     costs: Mapping[str, float]
     accuracy: Mapping[str, float] | None = None
     how: Mapping[str, Any] = dataclasses.field(default_factory=dict)
@@ -54,7 +54,8 @@ class Architecture:
         if not isinstance(self.retrain, str):
             raise ValueError(f"retrain: expected a command, got {self.retrain!r}")
         for group, count in self.channels.items():
-            check(f"channels.{group}", count, integer(1))
+            if not isinstance(count, str):
+                check(f"channels.{group}", count, integer(1))
         _check_numbers("costs", self.costs)
         if self.accuracy is not None:
             _check_object("accuracy", self.accuracy)
@@ -62,9 +63,10 @@ class Architecture:
 
     def subnet(self, space: Space) -> Subnet:
         """int32 [G]. Raises: UserError: groups that the space has not, or the file has not; illegal counts."""
-        if absent := [name for name in space.index if name not in self.channels]:
+        subnet = space.from_channels(self.channels)
+        if absent := [name for name in space.to_channels(subnet) if name not in self.channels]:
             raise UserError(f"architecture: lacks the channels of groups {', '.join(absent)}.")
-        return space.from_channels(self.channels)
+        return subnet
 
 
 def write(path: epath.PathLike, architecture: Architecture) -> None:

@@ -86,16 +86,6 @@ def test_gradient_is_the_slope_between_two_profiled_counts():
     np.testing.assert_allclose(gradient, cost(at + steps) - cost(at - steps), rtol=1e-4)
 
 
-def test_soft_weights_mix_units_and_pass_gradients():
-    cost = RESNET.latency(table_of())
-    channels = jnp.asarray(RESNET.space.uniform(0.5))
-    parts = cost.per_unit(np.asarray(channels)) - OVERHEAD
-    weights = jnp.linspace(0, 1, len(parts))
-    value, gradient = jax.value_and_grad(lambda w: cost(channels, w))(weights)
-    assert value == pytest.approx(OVERHEAD + (np.asarray(weights) * parts).sum(), rel=1e-5)
-    np.testing.assert_allclose(gradient, parts, rtol=1e-4)
-
-
 def test_units_that_were_not_profiled_are_named_with_the_command_that_profiles_them():
     with pytest.raises(UserError, match=r"(?s)lacks \d+ units.*Conv3x3 3>a.*slimjax profile --model"):
         named("resnet20", image_size=48).latency(table_of())
