@@ -13,6 +13,7 @@ import numpy as np
 
 from slimjax.checks import check, one_of
 from slimjax.cost import latency
+from slimjax.cost.gates import Weights
 from slimjax.errors import BadValue
 from slimjax.nn.space import Subnet
 from slimjax.search.base import target_name
@@ -54,16 +55,32 @@ class Resource:
 
     def cost(self, net: Supernet) -> Callable[[Subnet], np.ndarray]:
         """int32 [..., G] -> float64 [...], in the resource's unit."""
-        if self.table:
-            count: Callable[..., Any] = net.latency(latency.load(self.table))
-        else:
-            by_name: Mapping[str, Callable[..., Any]] = {
-                "macs": net.macs,
-                "params": net.params,
-                "peak_bytes": net.peak_memory,
-            }
-            count = by_name[self.name]
+        count = self._count(net)
         return lambda subnets: np.asarray(count(np.asarray(subnets, np.int32)), np.float64)
+
+    def soft(self, net: Supernet) -> Callable[[Any, Weights], Any]:
+        """(int32 [..., G], weights of choices) -> the expected cost [...], differentiable, for JAX arrays.
+
+        Raises:
+          BadValue: the peak memory, which is no sum.
+        """
+        count = self._count(net)
+        if not hasattr(count, "soft"):
+            raise BadValue(
+                "resource", f"expected a cost that is a sum over layers, not {self.name}, which is a peak."
+            )
+        return count.soft
+
+    def _count(self, net: Supernet) -> Any:
+        """The network's own function of subnets."""
+        if self.table:
+            return net.latency(latency.load(self.table))
+        by_name: Mapping[str, Callable[[], Any]] = {
+            "macs": lambda: net.macs,
+            "params": lambda: net.params,
+            "peak_bytes": lambda: net.peak_memory,
+        }
+        return by_name[self.name]()
 
 
 MACS = Resource("macs")

@@ -27,12 +27,14 @@ class Chosen:
       affine: the gammas and betas it uses.
       stats: the running statistics that training left for it, or the nearest thing to it; None: none.
       found: training itself has found it; it is written down as an architecture.
+      costs: what is known of it beside MACs and parameters, with units in the names.
     """
 
     subnet: Subnet
     affine: str = SHARED
     stats: str | None = None
     found: bool = False
+    costs: Mapping[str, float] = dataclasses.field(default_factory=dict)
 
 
 class Step(Protocol):
@@ -75,19 +77,36 @@ class Step(Protocol):
         """int32 [N, G]: a sample of the subnets that will be proposed."""
 
 
+class Turn(NamedTuple):
+    """Who makes an update, and on which images.
+
+    Args:
+      split: "train", or "holdout" for what is learnt on images that were kept back.
+    """
+
+    step: Step
+    split: str = "train"
+
+
 class Phase(NamedTuple):
-    """Consecutive updates of a run that are made by one step, on images of one split.
+    """Consecutive updates of a run, made by one step on images of one split, or by several in turns.
 
     Args:
       first: the number of its first update; it lasts until the next phase begins. Phases with the same `first` have no
         updates, but for the last of them.
-      split: "train", or "holdout" for what is learnt on images that were kept back.
+      step, split: of the first turn; `others`: of those that come after it, before it is its turn again.
     """
 
     name: str
     step: Step
     first: int = 0
     split: str = "train"
+    others: tuple[Turn, ...] = ()
+
+    @property
+    def turns(self) -> tuple[Turn, ...]:
+        """One after the other, and from the beginning again."""
+        return (Turn(self.step, self.split), *self.others)
 
 
 def index_at(phases: Sequence[Phase], step: int) -> int:
@@ -140,7 +159,7 @@ def say_nothing(before: Tree, after: Tree, step: int) -> list[str]:
 class Algorithm(NamedTuple):
     """How subnets are trained together, and which ones come of it.
 
-    For each step the loop calls `revise`, `propose` and the step of the phase that `at` names; before and after
+    For each step the loop calls `revise`, `propose` and the step that `turn` names; before and after
     training, `choose`. All state is in `TrainState`, so all of it is checkpointed; an algorithm's own arrays are its
     field `algorithm`. What a later system needs beyond this comes as a further field with a default.
 
@@ -184,9 +203,15 @@ class Algorithm(NamedTuple):
         """The phase that an update belongs to."""
         return self.phases[index_at(self.phases, step)]
 
+    def turn(self, step: int) -> Turn:
+        """Who makes an update."""
+        phase = self.at(step)
+        return phase.turns[(step - phase.first) % len(phase.turns)]
+
     def steps(self) -> list[Step]:
         """The different steps of its phases, in order."""
-        return list({id(phase.step): phase.step for phase in self.phases}.values())
+        turns = [turn for phase in self.phases for turn in phase.turns]
+        return list({id(turn.step): turn.step for turn in turns}.values())
 
     def counts(self) -> ProgramCounts:
         """Programs of all its steps together."""

@@ -17,7 +17,8 @@ from slimjax.algorithms.base import Phase, Revise, Score, index_at
 from slimjax.errors import BadValue
 from slimjax.nn import reorder
 from slimjax.step.engine import Engine
-from slimjax.step.state import TrainState
+from slimjax.step.optimizers import Updates
+from slimjax.step.state import STRUCTURE, TrainState
 
 Enter = Callable[[TrainState, int, Score], TrainState]
 """(state, number of a phase, score of subnets) -> the state that the phase begins with."""
@@ -56,6 +57,25 @@ def divide(engine: Engine, lengths: Sequence[float], rates: Sequence[float] | No
     schedule = engine.updates.divided(firsts, [1.0] * len(firsts) if rates is None else rates)
     engine = dataclasses.replace(engine, optimizer=engine.updates.optimizer(schedule))
     return Division(engine, schedule, firsts)
+
+
+def rates_by_part(
+    updates: Updates, firsts: Sequence[int], mine: Sequence[int]
+) -> tuple[optax.Schedule, optax.Schedule]:
+    """The weights' learning rate by update of the run, and by update of the weights. It changes between parts only.
+
+    Args:
+      firsts: each part's first update of the run.
+      mine: how many of each part's updates are of the weights.
+    """
+    starts = np.cumsum([0, *mine[:-1]])
+    whole = updates.schedule(max(1, int(sum(mine))))
+    rates = np.array([float(whole(int(start))) for start in starts], np.float32)
+
+    def staircase(ends: np.ndarray, step: jax.Array) -> jax.Array:
+        return jnp.asarray(rates)[jnp.searchsorted(jnp.asarray(ends), step, side="right") - 1]
+
+    return functools.partial(staircase, np.asarray(firsts)), functools.partial(staircase, starts)
 
 
 def entering(phases: Sequence[Phase], enter: Enter) -> Revise:
@@ -97,6 +117,18 @@ class Changes:
             return dataclasses.replace(state, **still)
 
         return on_devices(self.engine, rest)
+
+    @functools.cached_property
+    def renewed(self) -> Callable[[TrainState], TrainState]:
+        """`rested`, with an optimiser of structure parameters that begins anew, its count of updates, too."""
+
+        def renew(state: TrainState) -> TrainState:
+            optimizer = self.engine.structure_optimizer
+            assert optimizer is not None, "a run with structure parameters"
+            return dataclasses.replace(state, structure_opt=optimizer.init({STRUCTURE: state.structure}))
+
+        renew_on_devices = on_devices(self.engine, renew)
+        return lambda state: renew_on_devices(self.rested(state))
 
     @functools.cached_property
     def reordered(self) -> Callable[[TrainState, reorder.Order], TrainState]:

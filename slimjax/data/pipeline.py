@@ -99,7 +99,8 @@ class TakingTurns(Iterator[Batch]):
 
     Args:
       streams: by name, a function of the stream's own first step.
-      turns: (first step, name of a stream) in ascending order; a turn lasts until the next begins.
+      turns: (first step, names of streams that take turns, one a step), with ascending first steps; each lasts until
+        the next begins.
       start_step: the step of the first batch.
 
     Raises:
@@ -109,20 +110,24 @@ class TakingTurns(Iterator[Batch]):
     def __init__(
         self,
         streams: Mapping[str, Callable[[int], TrainBatches]],
-        turns: Sequence[tuple[int, str]],
+        turns: Sequence[tuple[int, Sequence[str]]],
         start_step: int = 0,
     ) -> None:
         self._step, self._turns = start_step, turns
         done = dict.fromkeys(streams, 0)
         ends = [first for first, _ in turns[1:]] + [sys.maxsize]
-        for (first, name), end in zip(turns, ends, strict=True):
-            done[name] += max(0, min(end, start_step) - first)
+        for (first, names), end in zip(turns, ends, strict=True):
+            rounds, rest = divmod(max(0, min(end, start_step) - first), len(names))
+            for place, name in enumerate(names):
+                done[name] += rounds + (place < rest)
         self._streams = {name: make(done[name]) for name, make in streams.items()}
 
     def __next__(self) -> Batch:
         turn = bisect.bisect_right(self._turns, self._step, key=lambda turn: turn[0]) - 1
+        first, names = self._turns[turn]
+        name = names[(self._step - first) % len(names)]
         self._step += 1
-        return next(self._streams[self._turns[turn][1]])
+        return next(self._streams[name])
 
     def close(self) -> None:
         """Closes all streams."""

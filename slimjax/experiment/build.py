@@ -49,10 +49,10 @@ class Experiment:
     def train_batches(self, start_step: int = 0) -> pipeline.TakingTurns:
         """This process's rows of each step's batch, from `start_step`: of the stream of its phase's split."""
         size, seed = self.config.train.batch_size, self.config.seed
-        turns = [(phase.first, phase.split) for phase in self.algorithm.phases]
+        turns = [(phase.first, [turn.split for turn in phase.turns]) for phase in self.algorithm.phases]
         streams = {
             split: functools.partial(self._stream, size, seed, split=split)
-            for split in dict.fromkeys(split for _, split in turns)
+            for split in dict.fromkeys(split for _, splits in turns for split in splits)
         }
         return pipeline.TakingTurns(streams, turns, start_step)
 
@@ -149,7 +149,8 @@ def build(config: ConfigDict, devices: Sequence[Any] | None = None) -> Experimen
 
 def _check_evaluation(experiment: Experiment) -> None:
     """A split or widths that cannot be evaluated are refused before training, not after it; so are missing images."""
-    for split in (experiment.config.evaluation.split, *(p.split for p in experiment.algorithm.phases)):
+    turns = [turn for phase in experiment.algorithm.phases for turn in phase.turns]
+    for split in dict.fromkeys([experiment.config.evaluation.split, *(turn.split for turn in turns)]):
         experiment.dataset.split(split)
     if experiment.algorithm.needs_scores:
         check_scoring(experiment)
@@ -186,7 +187,7 @@ def load_data(config: ConfigDict, described: bool = False) -> Dataset:
 def build_net(config: ConfigDict, image_shape: tuple[int, int, int], num_classes: int) -> Supernet:
     """The supernet of a config for images [H, W, C]."""
     sync, unbiased = config.batch_norm.statistics == "global", config.batch_norm.unbiased
-    norm = functools.partial(BatchNorm, sync=sync, unbiased=unbiased)
+    norm = functools.partial(BatchNorm, sync=sync, unbiased=unbiased, affine=config.batch_norm.affine)
     takes = (
         "norm" in models.lookup(config.model.name).defaults
     )  # if not, `validate` has seen that it need not
@@ -249,6 +250,7 @@ def build_updates(config: ConfigDict, steps: int, steps_per_epoch: float) -> opt
         nesterov=wanted.nesterov,
         weight_decay=wanted.weight_decay,
         decay_depthwise=wanted.decay_depthwise,
+        decay_all=wanted.decay_all,
         clip_norm=wanted.clip_norm,
     )
     return optimizers.Updates(steps, schedule, optimizer)

@@ -53,7 +53,7 @@ def default_config() -> ConfigDict:
             },
             "algorithm": {"name": "usnet"},
             "engine": {"policy": "auto", "max_programs": 16, "compile_behind": True, "remat": False},
-            "batch_norm": {"statistics": "global", "momentum": 0.1, "unbiased": True},
+            "batch_norm": {"statistics": "global", "momentum": 0.1, "unbiased": True, "affine": True},
             "train": {
                 "batch_size": 128,
                 "epochs": 10.0,
@@ -87,6 +87,7 @@ def _optimizer() -> dict[str, Any]:
         "nesterov": True,
         "weight_decay": 1e-4,
         "decay_depthwise": False,
+        "decay_all": False,  # weight decay on biases, gammas and betas, too
         "clip_norm": config_dict.placeholder(float),
     }
 

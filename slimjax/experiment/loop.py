@@ -66,7 +66,7 @@ def train(config: ConfigDict, directory: epath.PathLike, command: str = "") -> l
             # 2. What does the algorithm want to know first, and to change?
             with searching:
                 known, state = state.algorithm, algorithm.revise(state, step, prober.at(state, step))
-            phase = algorithm.at(step)
+            turn = algorithm.turn(step)
             if state.algorithm is not known or step == first:
                 trials.follow(algorithm.trials(state.algorithm, step))
                 progress.say(*algorithm.news(known, state.algorithm, step))
@@ -74,7 +74,7 @@ def train(config: ConfigDict, directory: epath.PathLike, command: str = "") -> l
             subnets = algorithm.propose(state.algorithm, step)
             batch = next(feed)
             # 4. One update. Two are in flight, no more: memory stays bounded, and waiting for data shows.
-            state, measured = phase.step(state, batch, subnets)
+            state, measured = turn.step(state, batch, subnets)
             jax.block_until_ready(before)
             before = measured
 
@@ -117,7 +117,7 @@ def log(
                 f"step {done}: {name} is {value}. Training stopped; the last checkpoint is intact. "
                 "Lower optimizer.learning_rate, lengthen optimizer.warmup_epochs or set optimizer.clip_norm."
             )
-    first = experiment.algorithm.at(done - 1).step.slots[0].name
+    first = experiment.algorithm.turn(done - 1).step.slots[0].name
     return {"loss": values[f"{first}/loss"], "top1": values[f"{first}/top1"]}
 
 

@@ -80,7 +80,7 @@ def compile_step(experiment: Experiment, state: TrainState, enabled: bool = True
     Training then uses these programs. Rungs that the next step does not need are compiled when first used.
     """
     number, batch = int(state.step), experiment.abstract_batch()
-    step = experiment.algorithm.at(number).step
+    step = experiment.algorithm.turn(number).step
     subnets = experiment.algorithm.propose(state.algorithm, number)
     count = len(step.slots) + FIXED_PROGRAMS
     with Progress(count, "compile", noun="program", enabled=enabled) as progress:

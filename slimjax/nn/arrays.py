@@ -17,6 +17,9 @@ STRUCTURE = "structure"
 ALPHAS = "alphas"
 """Name of those in it that belong to channels: group name to [C]."""
 
+CHOICES = "choices"
+"""Name of those that belong to options: choice name to [options]."""
+
 COLLECTIONS = ("params", "affine", "batch_stats", STRUCTURE)
 
 Change = Callable[..., jax.Array]

@@ -1,21 +1,24 @@
-"""Structure parameters: how much each channel of a group counts, learnt beside the weights.
+"""Structure parameters: how much each channel of a group, or option of a choice, counts; learnt beside the weights.
 
-A collection of their own, "structure", beside a network's variables: {"alphas": {group name: float32 [C]}}. They do not
-enter the layers: filters are scaled by them before the network is applied (`Supernet.apply`).
+A collection of their own, "structure", beside a network's variables: {"alphas": {group name: float32 [C]}}, or
+{"choices": {choice name: float32 [options]}}, which are logarithms of probabilities. They do not enter the layers:
+filters are scaled by the former before the network is applied (`Supernet.apply`), and the latter are the weights of
+`Mixture`s.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from flax import traverse_util
 
 from slimjax.nn import filters
-from slimjax.nn.arrays import ALPHAS
+from slimjax.nn.arrays import ALPHAS, CHOICES
 from slimjax.nn.feature_map import mask_axis, narrow
+from slimjax.nn.space import Space
 from slimjax.nn.trace import Records
 from slimjax.nn.widths import Group, Widths
 
@@ -68,3 +71,45 @@ def _shares(alphas: jax.Array, widths: Widths, group: Group) -> jax.Array:
     width = widths.of(group)
     active = jax.lax.slice_in_dim(alphas, 0, width.size)
     return jax.nn.softmax(mask_axis(active, width, 0, jnp.full_like(active, -jnp.inf)))
+
+
+class Mixture(NamedTuple):
+    """Choices that run as a weighted sum of all their options.
+
+    Args:
+      plain: names of those whose weights are the softmax of their structure parameters.
+      noisy: of those to whose parameters Gumbel noise is added first; the sum is divided by a temperature.
+    """
+
+    plain: tuple[str, ...] = ()
+    noisy: tuple[str, ...] = ()
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return self.plain + self.noisy
+
+    def weights(
+        self, structure: Mapping[str, Any], key: jax.Array | None = None, temperature: Any = 1.0
+    ) -> dict[str, jax.Array]:
+        """[options] for each of the choices; differentiable in the parameters.
+
+        Paper: Hu et al., TF-NAS, ECCV 2020, equations 2 (operators) and 8 (depths).
+
+        Args:
+          key: of the noise: equal keys give equal weights. None: there are no noisy choices.
+        """
+        logits = structure[CHOICES]
+        found = {name: jax.nn.softmax(logits[name]) for name in self.plain}
+        for number, name in enumerate(self.noisy):
+            assert key is not None, "noisy choices need a key"
+            noise = jax.random.gumbel(jax.random.fold_in(key, number), logits[name].shape)
+            found[name] = jax.nn.softmax((logits[name] + noise) / temperature)
+        return found
+
+
+NO_MIXTURE = Mixture()
+
+
+def even_choices(space: Space) -> dict[str, dict[str, jax.Array]]:
+    """Structure parameters of a space's choices, at first: every option has the same probability."""
+    return {CHOICES: {c.name: jnp.full((len(c),), -jnp.log(float(len(c)))) for c in space.choices}}

@@ -11,17 +11,18 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Sequence
 
 import jax
 import numpy as np
 
 from slimjax import sharding
 from slimjax.nn.space import Subnet
-from slimjax.step import gradient
+from slimjax.step import gradient, paths
 from slimjax.step.engine import Engine
 from slimjax.step.forms import Channels, Form, Forms
 from slimjax.step.gradient import Inputs, Outputs
+from slimjax.step.paths import Draw
 from slimjax.step.programs import Call, ProgramCounts, Programs, outputs
 from slimjax.step.slots import Batch, Metrics, Slot
 from slimjax.step.state import PARTS, WEIGHTS, TrainState, Tree, Weights
@@ -41,6 +42,7 @@ class ComposedStep:
         arrays.
       trains: which of `state.PARTS` the update moves: "weights" (parameters, gammas and betas), "structure", or both.
         The others stay as they are.
+      draw: (structure parameters, key, subnets [R, G]) -> subnets, which the devices draw anew in each step: its paths.
       confined: of a step of one slot: entries that its subnet does not use stay as they are, and so does what the
         optimiser and the moving average keep of them.
 
@@ -56,6 +58,7 @@ class ComposedStep:
         penalty: Penalty | None = None,
         confined: bool = False,
         trains: Collection[str] = (WEIGHTS,),
+        draw: Draw | None = None,
     ) -> None:
         if confined and len(slots) != 1:
             raise ValueError(
@@ -65,9 +68,9 @@ class ComposedStep:
             known = [part for part, optimizer in engine.optimizers.items() if optimizer is not None]
             raise ValueError(f"trains: expected some of what has an optimiser ({known}), got {list(trains)}.")
         self.engine, self.slots, self.penalty, self.confined = engine, tuple(slots), penalty, confined
-        self.trains = tuple(part for part in PARTS if part in trains)
+        self.trains, self.draw = tuple(part for part in PARTS if part in trains), draw
         draws = np.zeros((0, len(engine.net.space)), np.int32) if draws is None else draws
-        self.forms = Forms(engine, self.slots, draws)
+        self.forms = Forms(engine, self.slots, draws, paths_drawn=draw is not None)
         self.programs = Programs(self.forms.most_programs, engine.platform)
 
     def __call__(self, state: TrainState, batch: Batch, subnets: Subnet) -> tuple[TrainState, Metrics]:
@@ -138,15 +141,16 @@ class ComposedStep:
         """
         raw = (state.key, state.step, batch["image"])
         images = run(Call("prepare", functools.partial(prepare_program, self.engine), raw))
-        rows: Iterator[Subnet] = iter(subnets)
+        rows, drawn = iter(subnets), iter(self._drawn(run, state, subnets) if self.draw else subnets)
         sums, teacher = Sums.begun(state), None
         for slot in self.slots:
             subnet: Channels = next(rows) if slot.subnet is None else slot.subnet
             inputs, total = self._inputs(state, slot, sums, images, batch["label"], teacher), sums.total(slot)
             form = self.forms.of(slot, subnet)
-            call = self._call(slot, form, subnet, inputs, total)
+            active = next(drawn) if slot.moves else subnet
+            call = self._call(slot, form, active, inputs, total)
             if slot.lasting and not form.masked and not is_ready(call):
-                call = self._call(slot, self.forms.cover(subnet), subnet, inputs, total)
+                call = self._call(slot, self.forms.cover(subnet), active, inputs, total)
             result: Outputs = run(call)
             teacher = result.softmax if teacher is None else teacher
             sums.note(slot, *result[:2], result.metrics)
@@ -180,18 +184,25 @@ class ComposedStep:
             images=images,
             labels=labels,
             teacher=teacher,
-            seed=(state.key, state.step) if slot.dropout else None,
+            seed=(state.key, state.step) if slot.dropout or slot.mixture.noisy else None,
             fixed=weights.only(PARTS.keys() - self.trains),
+            temperature=state.algorithm["temperature"] if slot.mixture.noisy else None,
         )
 
-    def _call(self, slot: Slot, form: Form, subnet: Channels, inputs: Inputs, total: Weights) -> Call:
+    def _call(self, slot: Slot, form: Form, active: Tree, inputs: Inputs, total: Weights) -> Call:
         """The call of one slot's gradient program."""
         if form.masked:
-            inputs = inputs._replace(active=np.asarray(subnet, np.int32))
-        # Programs differ by form and target, and by which of their arguments are there.
+            inputs = inputs._replace(active=active if self.draw else np.asarray(active, np.int32))
+        # Programs differ by form and task, and by which of their arguments are there.
         absent = tuple(part is None for part in (inputs.stats, *total, inputs.teacher))
-        make = functools.partial(gradient.program, self.engine, form, slot.target, slot.dropout)
-        return Call((form, slot.target, slot.dropout, absent), make, (inputs, total))
+        make = functools.partial(gradient.program, self.engine, form, slot.task)
+        return Call((form, slot.task, absent), make, (inputs, total))
+
+    def _drawn(self, run: Run, state: TrainState, subnets: Subnet) -> Tree:
+        """The rows of `subnets` with paths that the devices have drawn."""
+        assert self.draw is not None
+        arguments = (state.structure, state.key, state.step, np.asarray(subnets, np.int32))
+        return run(Call("draw", functools.partial(paths.draw_program, self.engine, self.draw), arguments))
 
     def _is_compiled(self, call: Call) -> bool:
         """Whether a lasting subnet can run sliced now. All processes run the same programs, so all must agree."""

@@ -40,14 +40,18 @@ class Forms:
     Args:
       slots: the subnets of a step, in order.
       draws: int32 [N, G], a sample of the subnets that will be proposed; the rungs are chosen for them.
+      paths_drawn: the devices draw the options of choices, so no program is for one path alone.
     """
 
     engine: Engine
     slots: tuple[Slot, ...]
     draws: Subnet
+    paths_drawn: bool = False
 
     def of(self, slot: Slot, subnet: Channels) -> Form:
         """How a slot's subnet runs; a lasting one, once its own program is compiled."""
+        if self.paths_drawn or slot.mixture.names:
+            return self.cover(subnet)._replace(masked=True)
         policy, stays = self.engine.policy, slot.lasting or not slot.moves
         return (
             Form.exact(subnet) if policy == "sliced" or (policy == "auto" and stays) else self.cover(subnet)
@@ -119,13 +123,20 @@ class Forms:
         return self._macs(draws, lambda slot, subnet: subnet)
 
     def _macs(self, draws: Subnet | None, sizes: Callable[[Slot, Channels], Channels]) -> float:
-        moving = self.draws if draws is None else draws
+        moving, net = self.draws if draws is None else draws, self.engine.net
         total = 0.0
         for slot in self.slots:
             subnets: Sequence[Channels] = list(moving) if slot.subnet is None else [slot.subnet]
             ran = np.array([self._ran(sizes(slot, subnet), subnet) for subnet in subnets], np.int32)
-            total += float(self.engine.net.macs(ran).mean())
+            total += float(
+                np.mean(net.macs.soft(ran, self._all_of(slot)) if slot.mixture.names else net.macs(ran))
+            )
         return total
+
+    def _all_of(self, slot: Slot) -> dict[str, np.ndarray]:
+        """Weights with which the cost of a mixture is that of all its operators, at full depth."""
+        choices = [c for c in self.engine.net.space.choices if c.name in slot.mixture.names]
+        return {c.name: np.eye(len(c))[-1] if c.ordered else np.ones(len(c)) for c in choices}
 
     def _ran(self, sizes: Channels, subnet: Channels) -> list[int]:
         """What is computed: as many channels as the form has, and the options that the subnet takes."""

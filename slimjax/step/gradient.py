@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 import jax
@@ -18,15 +18,15 @@ import numpy as np
 
 from slimjax.nn import batch_stats, losses
 from slimjax.nn.batch_stats import Collection
-from slimjax.nn.widths import Dropout, Widths
+from slimjax.nn.choices import Gate
+from slimjax.nn.dropout import Dropout
+from slimjax.nn.widths import Widths
 from slimjax.sharding import DATA, REPLICATED, SHARDED
+from slimjax.step import streams
 from slimjax.step.engine import Engine
 from slimjax.step.forms import Form
-from slimjax.step.slots import Metrics
+from slimjax.step.slots import Metrics, Task
 from slimjax.step.state import Tree, Weights
-
-DROPOUT_STREAM = 2**31 - 1
-"""Keeps what is dropped apart from the step's augmentation, whose keys come from the same one and count from 0."""
 
 
 class Inputs(NamedTuple):
@@ -38,8 +38,10 @@ class Inputs(NamedTuple):
       images: float32 [B, H, W, C]; labels: int32 [B].
       teacher: the first slot's softmax [B, K]; None in the first slot.
       active: int32 [G] active channels within the form's sizes; None: all are.
-      seed: the run's raw key and the step, from which images draw what is dropped; None: nothing is.
+      seed: the run's raw key and the step, from which images draw what is dropped, and mixtures their noise; None:
+        nothing is random.
       fixed: what else of the weights the loss depends on.
+      temperature: of noisy mixtures.
     """
 
     weights: Weights
@@ -50,6 +52,7 @@ class Inputs(NamedTuple):
     active: jax.Array | np.ndarray | None = None
     seed: tuple[jax.Array, jax.Array] | None = None
     fixed: Weights = Weights(None, None)
+    temperature: jax.Array | np.ndarray | None = None
 
 
 class Outputs(NamedTuple):
@@ -90,32 +93,29 @@ class Part(NamedTuple):
     metrics: Metrics
 
 
-def program(engine: Engine, form: Form, target: str, dropout: float = 0.0) -> jax.stages.Wrapped:
-    """The jitted `(inputs, total) -> outputs` of a form and target; `total` is donated.
+def program(engine: Engine, form: Form, task: Task) -> jax.stages.Wrapped:
+    """The jitted `(inputs, total) -> outputs` of a form and task; `total` is donated.
 
     Each device adds its own gradient to its own accumulator, without communication. With global statistics, the norms'
     means and variances are the only things that devices exchange.
-
-    Args:
-      target, dropout: what the slot learns from, and what it drops (`slots.Slot`).
     """
-    local = functools.partial(_on_device, engine, form, target, dropout)
-    inputs = Inputs._make(
-        [REPLICATED, REPLICATED, SHARDED, SHARDED, SHARDED, REPLICATED, REPLICATED, REPLICATED]
-    )
+    local = functools.partial(_on_device, engine, form, task)
+    rows = ("images", "labels", "teacher")
+    inputs = Inputs._make(SHARDED if name in rows else REPLICATED for name in Inputs._fields)
     outputs = Outputs._make([SHARDED, REPLICATED, SHARDED, SHARDED])
     mapped = jax.shard_map(local, mesh=engine.mesh, in_specs=(inputs, SHARDED), out_specs=outputs)
     return jax.jit(mapped, donate_argnums=1)
 
 
-def _on_device(
-    engine: Engine, form: Form, target: str, dropout: float, inputs: Inputs, total: Weights
-) -> Outputs:
+def _on_device(engine: Engine, form: Form, task: Task, inputs: Inputs, total: Weights) -> Outputs:
     """One device's part. `total` has None for what no slot of this step has begun yet."""
     weights = jax.lax.pcast(inputs.weights, DATA, to="varying")
     widths = engine.net.space.widths(form.sizes, inputs.active, batch_axis=DATA)
-    gradient = functools.partial(_part, engine, widths, target, dropout, weights, inputs.fixed)
-    keys = None if inputs.seed is None else _keys(inputs.seed, len(inputs.labels))
+    keys = _keys(inputs.seed, len(inputs.labels)) if task.dropout and inputs.seed else None
+    noise = streams.key(*inputs.seed, streams.NOISE) if task.mixture.noisy and inputs.seed else None
+    mix = functools.partial(task.mixture.weights, key=noise, temperature=inputs.temperature)
+    forward = Forward(engine, widths, inputs.fixed, mix if task.mixture.names else None)
+    gradient = functools.partial(_part, forward, task, weights)
     rows = Rows(inputs.images, inputs.labels, inputs.teacher, keys)
     part = _over_micro_batches(gradient, rows, inputs.stats, engine)
     added = Weights(*(_added(*pair) for pair in zip(total, part.gradient, strict=True)))
@@ -124,8 +124,7 @@ def _on_device(
 
 def _keys(seed: tuple[jax.Array, jax.Array], count: int) -> jax.Array:
     """A raw key for each of this device's images, a function of the step and the image's place in the whole batch."""
-    raw, step = seed
-    key = jax.random.fold_in(jax.random.fold_in(jax.random.wrap_key_data(raw), step), DROPOUT_STREAM)
+    key = streams.key(*seed, streams.DROPOUT)
     places = jax.lax.axis_index(DATA) * count + jnp.arange(count)
     return jax.vmap(lambda place: jax.random.key_data(jax.random.fold_in(key, place)))(places)
 
@@ -162,59 +161,58 @@ def _over_micro_batches(
     return Part(total, stats, softmax, jax.tree.map(lambda m: m.mean(0), metrics))
 
 
-def _part(
-    engine: Engine,
-    widths: Widths,
-    target: str,
-    dropout: float,
-    weights: Weights,
-    fixed: Weights,
-    rows: Rows,
-    stats: Collection | None,
-) -> Part:
+@dataclasses.dataclass(frozen=True)
+class Forward:
+    """A slot's forward pass in training mode, without the weights that its loss is differentiated by.
+
+    Args:
+      fixed: the other weights.
+      mix: structure parameters -> weights of the choices that run as mixtures; None: there are none.
+    """
+
+    engine: Engine
+    widths: Widths
+    fixed: Weights
+    mix: Callable[[Tree], Mapping[str, jax.Array]] | None = None
+
+    def __call__(
+        self, stats: Collection | None, weights: Weights, images: jax.Array
+    ) -> tuple[jax.Array, Collection | None]:
+        """Logits [b, K], and the batch's statistics if they are wanted."""
+        whole, widths = weights.with_others(self.fixed), self.widths
+        if self.mix is not None:
+            mixed = {name: Gate(len(row) - 1, weights=row) for name, row in self.mix(whole.structure).items()}
+            widths = dataclasses.replace(widths, gates={**widths.gates, **mixed})
+        mutable = [] if stats is None else ["batch_stats"]
+        net = self.engine.net
+        logits, new = net.apply(whole.variables(stats), images, widths, train=True, mutable=mutable)
+        return logits, new.get("batch_stats")
+
+
+def _part(forward: Forward, task: Task, weights: Weights, rows: Rows, stats: Collection | None) -> Part:
     """Value and gradient of one (micro-)batch; its statistics blended into the running ones."""
     if rows.keys is not None:
-        widths = dataclasses.replace(widths, dropout=Dropout(dropout, rows.keys))
-    loss = functools.partial(_loss, engine, widths, target, rows, stats, fixed)
+        dropping = dataclasses.replace(forward.widths, dropout=Dropout(task.dropout, rows.keys))
+        forward = dataclasses.replace(forward, widths=dropping)
+    loss = functools.partial(_loss, forward, task, rows, stats)
     (value, (logits, new)), gradient = jax.value_and_grad(loss, has_aux=True)(weights)
     if stats is not None:
-        new = batch_stats.blend(stats, new, engine.stats_rate)
+        new = batch_stats.blend(stats, new, forward.engine.stats_rate)
     metrics = {"loss": value, "top1": losses.correct(logits, rows.labels).mean()}
     return Part(gradient, new, jax.nn.softmax(logits), metrics)
 
 
 def _loss(
-    engine: Engine,
-    widths: Widths,
-    target: str,
-    rows: Rows,
-    stats: Collection | None,
-    fixed: Weights,
-    weights: Weights,
+    forward: Forward, task: Task, rows: Rows, stats: Collection | None, weights: Weights
 ) -> tuple[jax.Array, tuple[jax.Array, Collection | None]]:
     """One slot's loss, with its logits [b, K] and its batch's statistics (or None)."""
-    forward = functools.partial(_forward, engine, widths, stats, fixed)
-    logits, new = (jax.checkpoint(forward) if engine.remat else forward)(weights, rows.images)
+    engine, run = forward.engine, functools.partial(forward, stats)
+    logits, new = (jax.checkpoint(run) if engine.remat else run)(weights, rows.images)
     loss = jnp.zeros(())
-    if target in ("labels", "both"):
+    if task.target in ("labels", "both"):
         smooth = (engine.label_smoothing, engine.smoothing_form)
         loss += losses.cross_entropy(logits, losses.smooth_labels(rows.labels, logits.shape[-1], *smooth))
-    if target in ("teacher", "both"):
+    if task.target in ("teacher", "both"):
         assert rows.teacher is not None, "the first slot has no teacher"
         loss += losses.cross_entropy(logits, rows.teacher)
     return loss, (logits, new)
-
-
-def _forward(
-    engine: Engine,
-    widths: Widths,
-    stats: Collection | None,
-    fixed: Weights,
-    weights: Weights,
-    images: jax.Array,
-) -> tuple[jax.Array, Collection | None]:
-    """Logits [b, K] in training mode, and the batch's statistics if they are wanted."""
-    variables = weights.with_others(fixed).variables(stats)
-    mutable = [] if stats is None else ["batch_stats"]
-    logits, new = engine.net.apply(variables, images, widths, train=True, mutable=mutable)
-    return logits, new.get("batch_stats")

@@ -111,7 +111,7 @@ def _staircase(base: float, factor: float, falls: Sequence[int]) -> optax.Schedu
     return lambda step: base * factor ** jnp.searchsorted(at, step, side="right").astype(jnp.float32)
 
 
-def decayed(trainable: Tree, depthwise: bool = False) -> Tree:
+def decayed(trainable: Tree, depthwise: bool = False, everything: bool = False) -> Tree:
     """Mask of the leaves that weight decay applies to: kernels of convolutions and of dense layers.
 
     Not biases, gammas and betas. Source: the Slimmable Networks rule, which selects by shape; by name it is the same
@@ -120,7 +120,10 @@ def decayed(trainable: Tree, depthwise: bool = False) -> Tree:
 
     Args:
       depthwise: depthwise kernels decay too, as in Joslim's code.
+      everything: so do biases, gammas and betas, as in TF-NAS's code.
     """
+    if everything:
+        return jax.tree.map(lambda _: True, trainable)
     names = ("kernel", "depthwise_kernel") if depthwise else ("kernel",)
     return jax.tree_util.tree_map_with_path(lambda path, _: path[-1].key in names, trainable)
 
@@ -132,20 +135,50 @@ def sgd(
     nesterov: bool = True,
     weight_decay: float = 1e-4,
     decay_depthwise: bool = False,
+    decay_all: bool = False,
     clip_norm: float | None = None,
 ) -> optax.GradientTransformation:
     """SGD in PyTorch's order: clip the gradient, add weight decay, momentum, then scale by the rate.
 
     Args:
-      decay_depthwise: see `decayed`.
+      decay_depthwise, decay_all: see `decayed`.
       clip_norm: largest global norm of the gradient that is summed over subnets; None: no clipping.
     """
     return optax.chain(
         optax.identity() if clip_norm is None else optax.clip_by_global_norm(clip_norm),
-        optax.add_decayed_weights(weight_decay, mask=functools.partial(decayed, depthwise=decay_depthwise)),
+        optax.add_decayed_weights(
+            weight_decay,
+            mask=functools.partial(decayed, depthwise=decay_depthwise, everything=decay_all),
+        ),
         optax.trace(momentum, nesterov),
         optax.scale_by_learning_rate(learning_rate),
     )
+
+
+def architecture_adam(
+    learning_rate: float,
+    *,
+    betas: tuple[float, float] = (0.5, 0.999),
+    weight_decay: float = 5e-4,
+    clip_norm: float = 5.0,
+) -> optax.GradientTransformation:
+    """Adam on logarithms of probabilities, which it normalises after each update: clip, decay, Adam, scale, log-softmax.
+
+    Paper: Hu et al., TF-NAS, ECCV 2020, section 4.1; order and normalisation are those of the released code. The decay
+    is added to the gradient, as in PyTorch's Adam.
+    """
+    return optax.chain(
+        optax.clip_by_global_norm(clip_norm),
+        optax.add_decayed_weights(weight_decay),
+        optax.scale_by_adam(*betas),
+        optax.scale(-learning_rate),
+        optax.stateless(lambda updates, params: jax.tree.map(_to_log_softmax, updates, params)),
+    )
+
+
+def _to_log_softmax(update: jax.Array, value: jax.Array) -> jax.Array:
+    """The update after which a vector is its logarithms of probabilities."""
+    return jax.nn.log_softmax(value + update) - value
 
 
 def moving_average(old: Tree, new: Tree, decay: float, step: jax.Array) -> Tree:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
+from typing import NamedTuple
 
 import jax
 
+from slimjax.nn.structure import NO_MIXTURE, Mixture
 from slimjax.step.state import SHARED
 
 Batch = Mapping[str, jax.Array]
@@ -14,6 +16,14 @@ Batch = Mapping[str, jax.Array]
 
 Metrics = dict[str, jax.Array]
 """Scalars by name; those of a slot begin with its name and a slash."""
+
+
+class Task(NamedTuple):
+    """Fields of a slot that its gradient program depends on (`Slot`)."""
+
+    target: str
+    dropout: float = 0.0
+    mixture: Mixture = NO_MIXTURE
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,6 +38,7 @@ class Slot:
       target: what it learns from: "labels", "teacher" (the first slot's detached softmax), or "both" (sum).
       dropout: probability with which an entry of its classifier's input is dropped.
       lasting: the proposed subnet stays for many steps, so that a program of its own pays.
+      mixture: choices that run as a weighted sum of all their options, whatever the subnet has.
     """
 
     name: str
@@ -37,6 +48,12 @@ class Slot:
     target: str = "labels"
     dropout: float = 0.0
     lasting: bool = False
+    mixture: Mixture = NO_MIXTURE
+
+    @property
+    def task(self) -> Task:
+        """What its gradient program depends on besides sizes."""
+        return Task(self.target, self.dropout, self.mixture)
 
     @property
     def moves(self) -> bool:

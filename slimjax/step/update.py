@@ -15,7 +15,7 @@ from jax.flatten_util import ravel_pytree
 from slimjax.nn import slicing
 from slimjax.nn.batch_stats import Collection
 from slimjax.sharding import DATA, REPLICATED, SHARDED
-from slimjax.step import optimizers
+from slimjax.step import optimizers, streams
 from slimjax.step.engine import Engine
 from slimjax.step.slots import Metrics, Slot
 from slimjax.step.state import COMMON, PARTS, STRUCTURE, WEIGHTS, TrainState, Tree, Weights, joined, picked
@@ -82,7 +82,8 @@ GRAD_NORM = {WEIGHTS: "grad_norm", STRUCTURE: "structure_grad_norm"}
 """Names of the norm of what each part's optimiser is given."""
 
 Penalty = Callable[[Tree, Tree], jax.Array]
-"""(`TrainState.trainable`, knobs: numbers or arrays) -> a scalar that is added to the loss of a step, once."""
+"""(`TrainState.trainable`, knobs: numbers or arrays) -> a scalar that is added to the loss of a step, once. Among the
+knobs is "noise", the key from which the step's mixtures draw theirs."""
 
 
 class Further(NamedTuple):
@@ -127,7 +128,8 @@ def update_program(
         grads["affine"] = idle | grads["affine"]
         grads = {name: grads[name] for name in moving}
         if penalty is not None:
-            metrics["penalty"], extra = jax.value_and_grad(penalty)(state.trainable, further.knobs)
+            knobs = {**further.knobs, "noise": streams.key(state.key, state.step, streams.NOISE)}
+            metrics["penalty"], extra = jax.value_and_grad(penalty)(state.trainable, knobs)
             grads = {name: jax.tree.map(jnp.add, grads[name], extra[name]) for name in moving}
         new = dataclasses.replace(state, step=state.step + 1, batch_stats=state.batch_stats | sums.stats)
         for part in trains:

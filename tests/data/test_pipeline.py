@@ -162,20 +162,21 @@ def numbered() -> Source:
 
 
 def test_streams_that_take_turns_go_on_where_they_were(numbered):
-    """Three batches of one, two of the other, one more, and then the other for ever; from every step on."""
-    turns = [(0, "a"), (3, "b"), (5, "a"), (6, "b")]
+    """Three batches of one, two of the other, one more, then the other, and both in turns; from every step on."""
+    turns = [(0, ["a"]), (3, ["b"]), (5, ["a"]), (6, ["b"]), (8, ["b", "a", "a"])]
     make = {
         name: functools.partial(TrainBatches, numbered, batch_size=8, seed=seed)
         for seed, name in enumerate("ab")
     }
     streams = {name: lambda start, make=make: make(start_step=start) for name, make in make.items()}
-    a, b = (labels_of(make[name](), 6) for name in "ab")
-    expected = [*a[:3], *b[:2], a[3], *b[2:5]]
-    for start in range(8):
-        assert labels_of(TakingTurns(streams, turns, start), 9 - start) == expected[start:], start
+    a, b = (labels_of(make[name](), 12) for name in "ab")
+    expected = [*a[:3], *b[:2], a[3], *b[2:4], b[4], *a[4:6], b[5], *a[6:8], b[6], a[8]]
+    for start in range(len(expected) - 1):
+        count = len(expected) - start
+        assert labels_of(TakingTurns(streams, turns, start), count) == expected[start:], start
 
 
 def test_a_stream_that_is_never_reached_is_refused_too(numbered):
     streams = {"a": lambda start: TrainBatches(numbered, batch_size=51, seed=0, start_step=start)}
     with pytest.raises(UserError, match="at most the 50 training images"):
-        TakingTurns(streams, [(0, "a")])
+        TakingTurns(streams, [(0, ["a"])])
