@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -11,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from slimjax.nn.choices import Under, When
+from slimjax.nn.choices import Choice, Under, When
 from slimjax.nn.space import Space
 
 Weights = Mapping[str, Any]
@@ -46,34 +47,38 @@ class Gates:
         given = weights or {}
         traced = isinstance(subnets, jax.Array) or any(isinstance(w, jax.Array) for w in given.values())
         numpy: Any = jnp if traced else np
-        shares = []
-        for choice in self.space.choices:
-            chosen = subnets[..., self.space.index[choice.name], None] == np.arange(len(choice))
-            share = given.get(choice.name, chosen.astype(float))
-            shares.append(numpy.broadcast_to(share, (*subnets.shape[:-1], len(choice))))
-        everything = numpy.ones((*subnets.shape[:-1], 1))
-        parts = [numpy.concatenate(shares, -1) @ self._allowed] if self._whens else []
-        met = numpy.concatenate([*parts, everything], -1)
-        return met[..., self._places].prod(-1)
+        met = [numpy.ones((*subnets.shape[:-1], 1))]
+        for choice, allowed in self._allowed:
+            table = numpy.asarray(allowed)
+            if choice.name in given:
+                own = numpy.asarray(given[choice.name]) @ table
+            else:
+                own = table[subnets[..., self.space.index[choice.name]].astype(int)]
+            met.append(numpy.broadcast_to(own, (*subnets.shape[:-1], table.shape[-1])))
+        return numpy.concatenate(met, -1)[..., self._places].prod(-1)
 
     @functools.cached_property
-    def _whens(self) -> list[When]:
-        return list(dict.fromkeys(when for under in self.unders for when in under))
+    def _whens(self) -> dict[Choice, list[When]]:
+        """Single conditions on each choice that has any."""
+        distinct = dict.fromkeys(when for under in self.unders for when in under)
+        found = {
+            choice: [when for when in distinct if when.choice == choice] for choice in self.space.choices
+        }
+        return {choice: whens for choice, whens in found.items() if whens}
 
     @functools.cached_property
-    def _allowed(self) -> np.ndarray:
-        """[options of all choices, single conditions]: 1 where an option meets a condition."""
-        columns = []
-        for wanted, options in self._whens:
-            rows = [np.isin(np.arange(len(c)), options) & (c == wanted) for c in self.space.choices]
-            columns.append(np.concatenate(rows).astype(float))
-        return np.stack(columns, -1)
+    def _allowed(self) -> list[tuple[Choice, np.ndarray]]:
+        """[options, single conditions on the choice]: 1 where an option meets a condition."""
+        return [
+            (choice, np.stack([np.isin(np.arange(len(choice)), w.options) for w in whens], -1).astype(float))
+            for choice, whens in self._whens.items()
+        ]
 
     @functools.cached_property
     def _places(self) -> np.ndarray:
-        """int [K, most conditions at once]: positions of single ones, filled up with that of what always holds."""
-        place = {when: i for i, when in enumerate(self._whens)}
-        rows = np.full((len(self), max([1, *map(len, self.unders)])), len(place))
+        """int [K, most conditions at once]: positions of single ones, filled up with 0, that of what always holds."""
+        place = {when: i for i, when in enumerate(itertools.chain(*self._whens.values()), 1)}
+        rows = np.zeros((len(self), max([1, *map(len, self.unders)])), int)
         for row, under in zip(rows, self.unders, strict=True):
             row[: len(under)] = [place[when] for when in under]
         return rows

@@ -137,20 +137,26 @@ class Latency:
 
         Paper: Hu et al., TF-NAS, ECCV 2020, equations 6 and 7.
         """
-        parts = self.per_unit(subnets) - self.table.overhead_ms
-        if self.space.choices:
-            floats = subnets if isinstance(subnets, jax.Array) else np.asarray(subnets, np.float64)
-            parts = parts * self._gates(floats, weights)[..., self._under]
-        return self.table.overhead_ms + parts.sum(-1)
+        if not self.space.choices:
+            return self.table.overhead_ms + (self.per_unit(subnets) - self.table.overhead_ms).sum(-1)
+        floats = subnets if isinstance(subnets, jax.Array) else np.asarray(subnets, np.float64)
+        shares = self._gates(floats, weights)[..., self._under]
+        used = _used(shares)
+        parts = self._columns(subnets, used) - self.table.overhead_ms
+        return self.table.overhead_ms + (parts * shares[..., used]).sum(-1)
 
     def per_unit(self, channels: Any) -> Any:
         """Milliseconds [..., U] of each unit called alone, in call order, whatever choices take."""
+        return self._columns(channels, np.arange(len(self.units)))
+
+    def _columns(self, channels: Any, which: np.ndarray) -> Any:
+        """Milliseconds [..., units] of some units, by their positions."""
         channels = channels if isinstance(channels, jax.Array) else np.asarray(channels)
         columns = [
             _interpolate(
                 unit.key, self.table.entries[unit.key], [channels[..., i] for i in indices], channels
             )
-            for unit, indices in self.units
+            for unit, indices in (self.units[i] for i in which)
         ]
         return (jnp if isinstance(channels, jax.Array) else np).stack(columns, -1)
 
@@ -188,6 +194,16 @@ def _running(values: np.ndarray, function: np.ufunc, direction: int) -> np.ndarr
         values = function.accumulate(values, axis)
         values = np.flip(values, axis) if direction < 0 else values
     return values
+
+
+def _used(shares: Any) -> np.ndarray:
+    """Positions of the units that any subnet has, of shares [..., U]; where they are traced, of all.
+
+    A subnet of a network of many operators has few of them, and the others need not be looked up.
+    """
+    if isinstance(shares, jax.Array):
+        return np.arange(shares.shape[-1])
+    return np.flatnonzero(shares.reshape(-1, shares.shape[-1]).any(0))
 
 
 def _interpolate(key: str, entry: Entry, counts: Sequence[Any], channels: Any) -> Any:

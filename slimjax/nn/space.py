@@ -78,6 +78,16 @@ class Space:
         return {axis.name: i for i, axis in enumerate(self.axes)}
 
     @functools.cached_property
+    def stages(self) -> dict[str, int]:
+        """Number of each group's stage, from 1 in the network's order.
+
+        A stage is what has one name up to the first "/": "stage1" and "stage1/block1" are in the same.
+        """
+        names = {group.name: group.name.partition("/")[0] for group in self.groups}
+        number = {stage: i for i, stage in enumerate(dict.fromkeys(names.values()), 1)}
+        return {name: number[stage] for name, stage in names.items()}
+
+    @functools.cached_property
     def largest(self) -> Subnet:
         """All channels, and the last option of every choice."""
         return np.array([g.channels for g in self.groups] + [c.last for c in self.choices], np.int32)

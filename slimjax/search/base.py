@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -49,13 +49,22 @@ def usable(scores: Any, count: int) -> np.ndarray:
     return np.where(np.isfinite(scores), scores, np.nan)
 
 
-def check_reachable(name: str, budget: float, space: Space, cost: Cost, *, below: bool = False) -> None:
+def check_reachable(
+    name: str,
+    budget: float,
+    space: Space,
+    cost: Cost,
+    *,
+    below: bool = False,
+    ends: Sequence[Subnet] | None = None,
+) -> None:
     """Raises: BadValue: a budget that is no finite number, or that no subnet of the space meets.
 
     Args:
       below: a subnet has to cost less than the budget, not just as much.
+      ends: the cheapest and the dearest subnet in question; None: the space's.
     """
-    least, most = (float(cost(subnet)) for subnet in (space.lowest, space.largest))
+    least, most = (float(cost(subnet)) for subnet in ends or (space.lowest, space.largest))
     if not np.isfinite(budget) or budget < least or (below and budget == least):
         raise BadValue(
             name,
