@@ -36,6 +36,7 @@ class Supernet:
       streams: names of the groups that `vectors.WidthVectors` keeps from narrowing along the network, in their order;
         None: the groups that shortcuts are added in.
       one_fraction: names of groups that may be asked to share one width fraction (`vectors.WidthVectors`).
+      variants: published subnets by name: channels by group, and options by choice.
 
     >>> import jax
     >>> from flax import linen as nn
@@ -59,6 +60,7 @@ class Supernet:
     max_width: float = 1.0
     streams: tuple[str, ...] | None = None
     one_fraction: tuple[str, ...] = ()
+    variants: models.Variants = dataclasses.field(default_factory=dict, hash=False, compare=False)
 
     @functools.cached_property
     def records(self) -> trace.Records:
@@ -108,7 +110,7 @@ class Supernet:
           variables: its collections; with structure parameters among them, the network's filters are scaled by them
             (`structure.scaled`).
         """
-        whole = self._scaled(variables, widths or Widths())
+        whole = self._scaled(variables, Widths() if widths is None else widths)
         return self.model.apply(whole, images, widths, train=train, mutable=mutable)
 
     def _scaled(self, variables: Mapping[str, Any], widths: Widths) -> Mapping[str, Any]:
@@ -157,6 +159,7 @@ def make_supernet(
         spec.max_width,
         spec.streams,
         spec.one_fraction,
+        spec.variants,
     )
 
 

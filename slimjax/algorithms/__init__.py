@@ -12,13 +12,22 @@ from slimjax.algorithms.bignas import bignas
 from slimjax.algorithms.joslim import joslim
 from slimjax.algorithms.jst import jst
 from slimjax.algorithms.snet import snet
+from slimjax.algorithms.tfnas import tfnas
 from slimjax.algorithms.usnet import usnet
 from slimjax.algorithms.wpc import wpc
 from slimjax.errors import BadValue
 from slimjax.step.engine import Engine
 
 ALGORITHMS: Mapping[str, Callable[..., Algorithm]] = MappingProxyType(
-    {"bignas": bignas, "joslim": joslim, "jst": jst, "snet": snet, "usnet": usnet, "wpc": wpc}
+    {
+        "bignas": bignas,
+        "joslim": joslim,
+        "jst": jst,
+        "snet": snet,
+        "tfnas": tfnas,
+        "usnet": usnet,
+        "wpc": wpc,
+    }
 )
 
 
@@ -54,6 +63,7 @@ __all__ = [
     "lookup",
     "make",
     "snet",
+    "tfnas",
     "usnet",
     "wpc",
 ]

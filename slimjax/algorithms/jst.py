@@ -22,7 +22,7 @@ import numpy as np
 import optax
 
 from slimjax.algorithms.base import Algorithm, Chosen, Phase, Score, index_at
-from slimjax.algorithms.phases import divide, entering
+from slimjax.algorithms.phases import divide, entering, with_widths_only
 from slimjax.algorithms.subnets import SampledSubnets
 from slimjax.checks import check, integer, number, one_of
 from slimjax.errors import BadValue
@@ -81,7 +81,7 @@ def jst(
         check(name, value, number(0))
     lengths = [coarse, *[weights, alphas] * num_subnets, fine_tuning]
     rates = [1.0] * (1 + 2 * num_subnets) + [fine_tuning_rate]
-    engine, schedule, firsts = divide(engine, lengths, rates)
+    engine, schedule, firsts = divide(with_widths_only(engine), lengths, rates)
     engine = dataclasses.replace(engine, structure_optimizer=_alpha_optimizer(engine, firsts[1], alpha_rate))
     groups = _groups(engine)
     controller = Controller(tuple(groups.values()), policy, tuple(thresholds), controller_rate, baseline)

@@ -59,6 +59,17 @@ def divide(engine: Engine, lengths: Sequence[float], rates: Sequence[float] | No
     return Division(engine, schedule, firsts)
 
 
+def with_widths_only(engine: Engine) -> Engine:
+    """The engine. Raises: BadValue: its network has choices, of which a system that prunes channels knows nothing."""
+    if choices := engine.net.space.choices:
+        raise BadValue(
+            "engine",
+            f"expected a network that has widths only; this one has choices ({choices[0].name}, ...), which are not "
+            "pruned. Take tfnas or bignas, or a network without choices.",
+        )
+    return engine
+
+
 def rates_by_part(
     updates: Updates, firsts: Sequence[int], mine: Sequence[int]
 ) -> tuple[optax.Schedule, optax.Schedule]:

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from slimjax.algorithms.base import Algorithm, Chosen, throughout
+from slimjax.checks import check, number, one_of
 from slimjax.errors import BadValue, UserError
 from slimjax.nn.space import Subnet
 from slimjax.nn.widths import width_name
@@ -27,10 +28,12 @@ def snet(
     *,
     widths: Sequence[float] = (0.25, 0.5, 0.75, 1.0),
     architectures: Sequence[str] = (),
+    variants: Sequence[str] = (),
     private_affine: bool = True,
     private_stats: bool = True,
     private_tail: bool = False,
     inplace_distillation: bool = False,
+    dropout: float = 0.0,
 ) -> Algorithm:
     """Every switch in every step, widest first, hard labels for all, gradients summed, one update.
 
@@ -42,6 +45,7 @@ def snet(
     Args:
       widths: the switches.
       architectures: files of subnets that are switches too, by the files' names (AutoSlim's last phase).
+      variants: names of published subnets of the model that are switches too.
       private_affine: each switch has gammas and betas of its own.
       private_stats: each switch has running statistics of its own. With both false this is the naive shared
         batch norm, whose test accuracy collapses: every switch writes to the same statistics in turn.
@@ -49,17 +53,20 @@ def snet(
         S-MobileNetV2 has its last 1280 channels: one norm, of which all switches train the gammas and betas and write
         the statistics in turn. Calibration gives each its own statistics there too.
       inplace_distillation: switches below the widest learn from its detached softmax.
+      dropout: of the classifier's input, in every switch; and with it what the model says of drop-connect.
     """
-    switches = _switch_subnets(engine, widths, architectures)
+    check("dropout", dropout, number(0, 0.99))
+    switches = _switch_subnets(engine, widths, architectures, variants)
     slots = tuple(
         Slot(
             name=name,
             subnet=tuple(subnet.tolist()),
             affine=name if private_affine else SHARED,
             stats=name if private_stats else SHARED,
-            target="teacher" if inplace_distillation and number else "labels",
+            target="teacher" if inplace_distillation and place else "labels",
+            dropout=dropout,
         )
-        for number, (name, subnet) in enumerate(switches.items())
+        for place, (name, subnet) in enumerate(switches.items())
     )
     nothing = np.zeros((0, len(engine.net.space)), np.int32)
 
@@ -76,17 +83,20 @@ def snet(
 
 
 def _switch_subnets(
-    engine: Engine, widths: Sequence[float], architectures: Sequence[str]
+    engine: Engine, widths: Sequence[float], architectures: Sequence[str], variants: Sequence[str]
 ) -> dict[str, Subnet]:
     """Subnets by name, the costliest first."""
-    space = engine.net.space
+    space, published = engine.net.space, engine.net.variants
+    for i, name in enumerate(variants):
+        check(f"variants[{i}]", name, one_of(*published))
     named = {width_name(width): space.uniform(width) for width in widths}
     named |= {Path(path).stem: architecture.load(path).subnet(space) for path in architectures}
-    if not named or len(named) < len(widths) + len(architectures):
+    named |= {name: space.from_channels(published[name]) for name in variants}
+    if not named or len(named) < len(widths) + len(architectures) + len(variants):
         raise BadValue(
             "widths",
             f"expected one or more different widths, got {tuple(widths)} "
-            f"(and architectures {tuple(architectures)}, whose names must differ too).",
+            f"(and architectures {tuple(architectures)} and variants {tuple(variants)}, whose names must differ too).",
         )
     return dict(sorted(named.items(), key=lambda item: -int(engine.net.macs(item[1]))))
 

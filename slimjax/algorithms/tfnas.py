@@ -1,9 +1,9 @@
 """TF-NAS: operators and depths by gradients, widths by elasticity-scaling, and the cost of what comes out on target.
 
-The supernet's choices have structure parameters, logarithms of probabilities. A weight step trains two paths: one by the
-probabilities of the operators, one of the operators that are left. An architecture step runs all operators at once,
-weighted by their Gumbel softmax, on held-out images, and moves the structure parameters; its loss has the expected cost of
-what is sampled. In both, a stage gives the sum of what each of its depths gives, weighted by their softmax
+The supernet's choices have structure parameters, logarithms of probabilities. A weight step trains two paths: one by
+the probabilities of the operators, one of the operators that are left. An architecture step runs all operators at once,
+weighted by their Gumbel softmax, on held-out images, and moves the structure parameters; its loss has the expected cost
+of what is sampled. In both, a stage gives the sum of what each of its depths gives, weighted by their softmax
 (sink-connecting). After each epoch the likeliest network is scaled, in its widths, to the cost that is wanted.
 
 Paper: Hu, Wu and He, TF-NAS: Rethinking Three Search Freedoms of Latency-Constrained Differentiable Neural Architecture
@@ -65,8 +65,8 @@ def tfnas(
 
     Paper: sections 3.1 to 3.4; settings of section 4.1 and of the released code.
     Differs: any cost that is a sum over layers can be aimed at. The learning rate falls once an epoch, of which an
-    architecture step is no part. A network whose widest is below the target stays there, one whose narrowest is above it,
-    too. The last epoch's scaling is part of the answer, and its channels are not sorted again before they are evaluated.
+    architecture step is no part. A network whose widest is below the target stays there, and one whose narrowest is
+    above it. After the last epoch widths are scaled, too, but channels are not sorted again.
     Reduces to: differentiable search of operators at fixed widths, with `elasticity=False`.
 
     Args:
@@ -89,13 +89,15 @@ def tfnas(
         raise BadValue("engine", "expected a network with choices, such as tfnas; this one has only widths.")
     limit = parse_budget(budget)
     check_reachable("budget", limit.absolute(engine.net), engine.net.space, limit.resource.cost(engine.net))
+    updates = engine.updates
     firsts = divide(engine, [1.0] * warmup + [1 + 1 / arch_every] * search).firsts
-    lengths = np.diff([*firsts, engine.updates.count])
+    assert updates is not None, "division has checked it"
+    lengths = np.diff([*firsts, updates.count])
     mine = [n if epoch < warmup else n - n // (arch_every + 1) for epoch, n in enumerate(lengths)]
-    by_update, by_weight_update = rates_by_part(engine.updates, firsts, mine)
+    by_update, by_weight_update = rates_by_part(updates, firsts, mine)
     engine = dataclasses.replace(
         engine,
-        optimizer=engine.updates.optimizer(by_weight_update),
+        optimizer=updates.optimizer(by_weight_update),
         structure_optimizer=optimizers.architecture_adam(arch_rate),
     )
     single, both, arch = _steps(engine, limit, COST_LOSSES[cost_loss], second_path)

@@ -15,7 +15,7 @@ import numpy as np
 
 from slimjax.algorithms.base import Algorithm, Chosen, Phase, Score, index_at
 from slimjax.algorithms.lasso import LassoRounds, Round
-from slimjax.algorithms.phases import divide, entering, on_devices, with_copies
+from slimjax.algorithms.phases import divide, entering, on_devices, with_copies, with_widths_only
 from slimjax.budgets import MACS, Budget, parse_budget
 from slimjax.checks import check, integer, number
 from slimjax.errors import BadValue, UserError
@@ -68,7 +68,7 @@ def wpc(
     rounds = _rounds(engine.net, budgets, penalties, strength, clip)
     check("cutoff", cutoff, number(0, 1, above=True))
     count = len(rounds)
-    engine, schedule, firsts = divide(engine, [dense, *[lasso] * count, fused])
+    engine, schedule, firsts = divide(with_widths_only(engine), [dense, *[lasso] * count, fused])
     lassos = LassoRounds(engine, rounds, firsts[1:], cutoff, schedule)
     names = (*(("largest",) if with_largest else ()), *(f"subnet{i}" for i in range(1, count + 1)))
     steps = _steps(engine, rounds, names)

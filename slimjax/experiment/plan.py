@@ -7,7 +7,7 @@ from typing import Any
 
 import jax
 
-from slimjax.algorithms.base import Step
+from slimjax.algorithms.base import Step, Turn
 from slimjax.data.feed import AHEAD
 from slimjax.experiment.build import Experiment
 from slimjax.nn.space import Space
@@ -59,10 +59,15 @@ def _phases(experiment: Experiment) -> dict[str, str]:
     for phase in {phase.name: phase for phase in phases}.values():
         times = lengths[phase.name]
         often = f"{len(times)} times " if len(times) > 1 else ""
-        images = "" if phase.split == "train" else f" on the {phase.split} images"
-        steps = f"{often}{times[0]:,} steps{images}"
-        lines[phase.name] = f"{steps}: {'; '.join(phase.step.describe())}; {_cost(experiment, phase.step)}"
+        turns = dict.fromkeys(_turn(experiment, turn) for turn in phase.turns)
+        lines[phase.name] = f"{often}{times[0]:,} steps{', and in turns with them steps'.join(turns)}"
     return lines
+
+
+def _turn(experiment: Experiment, turn: Turn) -> str:
+    """On which images a step is made, what it is, and what it costs."""
+    images = "" if turn.split == "train" else f" on the {turn.split} images"
+    return f"{images}: {'; '.join(turn.step.describe())}; {_cost(experiment, turn.step)}"
 
 
 def _cost(experiment: Experiment, step: Step) -> str:

@@ -12,7 +12,6 @@ from slimjax.experiment.build import Experiment, network
 from slimjax.files import write_atomic
 from slimjax.report import page, table
 from slimjax.report.table import SubnetRow
-from slimjax.search.base import Cost
 from slimjax.workdir import architecture
 from slimjax.workdir import metrics as metrics_file
 from slimjax.workdir.architecture import Architecture
@@ -38,7 +37,8 @@ def write(
     )
     if own := [row for row in rows if chosen[row["name"]].found]:
         about = {row["name"]: {"method": config.algorithm.name, "subnet": row["name"]} for row in own}
-        write_found(experiment, run, run.search(config.algorithm.name), own, about)
+        costs = {row["name"]: chosen[row["name"]].costs for row in own}
+        write_found(experiment, run, run.search(config.algorithm.name), own, about, costs)
 
 
 def write_found(
@@ -47,23 +47,21 @@ def write_found(
     folder: SearchDir,
     rows: Sequence[SubnetRow],
     how: Mapping[str, Mapping[str, Any]],
-    costs: Mapping[str, Cost] = MappingProxyType({}),
+    costs: Mapping[str, Mapping[str, float]] = MappingProxyType({}),
 ) -> None:
     """An architecture file for each row, the rows, and a config that trains the subnets from scratch.
 
     Args:
       run: whose config they are trained with.
       how: each was found, by the row's name.
-      costs: functions of subnets, beside MACs and parameters, by their names.
+      costs: by the row's name, what it costs beside MACs and parameters.
     """
-    config, space = experiment.config, experiment.net.space
+    config = experiment.config
     described = network(config, experiment.net.image_shape, experiment.dataset.info.num_classes)
     command = f"slimjax train --config {folder.retrain} --workdir {folder.retrained}"
     paths = {}
     for row in rows:
-        subnet = space.from_channels(row["channels"])
-        all_costs = {"macs": row["macs"], "params": row["params"]}
-        all_costs |= {name: float(cost(subnet)) for name, cost in costs.items()}
+        all_costs = {"macs": row["macs"], "params": row["params"], **costs.get(row["name"], {})}
         accuracy = {"top1": row["top1"], "loss": row["loss"]}
         path = folder.architecture(row["name"])
         found = Architecture(described, row["channels"], all_costs, accuracy, how[row["name"]], command)

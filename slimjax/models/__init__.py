@@ -12,6 +12,7 @@ from flax import linen as nn
 from slimjax import registry
 from slimjax.errors import BadValue, UserError
 from slimjax.models import autoslim, tfnas
+from slimjax.models.autoslim import Variants
 from slimjax.models.imagenet_resnet import ResNet
 from slimjax.models.inverted_residual import MNASNET, InvertedResidualNet
 from slimjax.models.mobilenet_v1 import MobileNetV1
@@ -53,7 +54,7 @@ class ModelSpec:
     min_width: float = 0.25
     image_shape: tuple[int, int, int] = (32, 32, 3)
     convention: str = "plain"
-    variants: autoslim.Variants = dataclasses.field(default_factory=dict)
+    variants: Variants = dataclasses.field(default_factory=dict)
     max_width: float = 1.0
     streams: tuple[str, ...] | None = None
     one_fraction: tuple[str, ...] = ()
@@ -111,7 +112,7 @@ def _stages(first: int, last: int) -> tuple[str, ...]:
     return tuple(f"stage{number}" for number in range(first, last + 1))
 
 
-def _autoslim(module: type[nn.Module], variants: autoslim.Variants, **fields: Any) -> ModelSpec:
+def _autoslim(module: type[nn.Module], variants: Variants, **fields: Any) -> ModelSpec:
     """A supernet that loses 8 channels at a time; ResNet-50's narrowest published layer has 1/8 of them left."""
     return ModelSpec(module, fields, Rounding("multiple", 8), 0.125, (224, 224, 3), "slimmable", variants)
 

@@ -50,6 +50,8 @@ class InvertedResidual(nn.Module):
       squeeze: hidden width of the squeeze-excite; None: none. `squeeze_gate`, `squeeze_activation`: its functions, by
         default MobileNet V3's.
       window: the side of the depthwise kernel, where a choice sets it.
+      drop_connect: (number of the block, probability with which its branch is dropped for an image); only in training,
+        and only where the classifier's input is dropped, too (`slots.Slot`). Paper: Huang et al. 2016, stochastic depth.
     """
 
     hidden: Group | None
@@ -63,6 +65,7 @@ class InvertedResidual(nn.Module):
     squeeze_gate: Callable[[jax.Array], jax.Array] = jax.nn.hard_sigmoid
     squeeze_activation: Callable[[jax.Array], jax.Array] = jax.nn.relu
     window: Window | None = None
+    drop_connect: tuple[int, float] = (0, 0.0)
 
     @nn.compact
     def __call__(self, x: FeatureMap, train: bool) -> FeatureMap:
@@ -77,7 +80,13 @@ class InvertedResidual(nn.Module):
             y = SqueezeExcite(self.squeeze, *functions, name="squeeze_excite")(y)
         y = Conv(self.outer, kernel_size=1, dtype=self.dtype, name="project")(y)
         y = self.norm(name="project_norm")(y, train)
-        return x + y if self.stride == 1 and x.group == self.outer else y
+        if self.stride != 1 or x.group != self.outer:
+            return y
+        dropout, (number, rate) = x.widths.dropout, self.drop_connect
+        if dropout is not None and rate:
+            factors = dropout.drops_path(number, rate)[:, None, None, None]
+            y = y.map(lambda value: value * factors.astype(value.dtype))
+        return x + y
 
 
 class InvertedResidualNet(nn.Module):

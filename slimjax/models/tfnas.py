@@ -13,7 +13,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -49,6 +49,17 @@ ROOM = {3: 4, 6: 8}
 with the nominal one, and never has less than half of the most."""
 
 
+class Site(NamedTuple):
+    """Where a block is: its name and number in the network, and what is fixed about it."""
+
+    name: str
+    place: int
+    inner: Group
+    stride: int
+    outer: Group
+    activation: str
+
+
 class TFNASNet(nn.Module):
     """Stem, a fixed block, stages of mixed blocks, tail.
 
@@ -59,6 +70,8 @@ class TFNASNet(nn.Module):
         nothing, and that is how stages get shallower (the paper's ablation).
       stem, first, tail: channels of the first convolution, of the fixed block, and of the last convolution.
       stem_stride: of the first convolution.
+      drop_connect: probability with which the last block's residual branch is dropped for an image (see
+        `InvertedResidual`); it rises with the block's place, from 0.
       norm, dtype: as in `CifarResNet`.
     """
 
@@ -70,6 +83,7 @@ class TFNASNet(nn.Module):
     first: int = 16
     tail: int = 1280
     stem_stride: int = 2
+    drop_connect: float = 0.0
     norm: Callable[..., nn.Module] = BatchNorm
     dtype: Any = jnp.float32
 
@@ -78,18 +92,17 @@ class TFNASNet(nn.Module):
         x = FeatureMap.of(images, widths)
         x = Conv(_fixed("stem", self.stem), stride=self.stem_stride, dtype=self.dtype, name="stem")(x)
         x = self.norm(name="stem_norm")(x, train).map(jax.nn.relu)
+        first = Site("first", 0, x.group, 1, _fixed("first", self.first), "relu")
         squeeze = _fixed("first/squeeze", self.stem // 4)
-        block = self._block(_fixed("first", self.first), 3, 1, "relu", hidden=None, squeeze=squeeze)
-        x = block(name="first")(x, train)
+        x = self._block(first, 3, hidden=None, squeeze=squeeze)(name="first")(x, train)
+        place = 0
         for number, (blocks, channels, stride, activation) in enumerate(self.stages, 1):
-            outer = _fixed(f"stage{number}", channels)
-            inner = [x.group] + [outer] * (blocks - 1)
-            strides = [stride] + [1] * (blocks - 1)
-            made = [
-                self._mixed(f"{outer.name}/block{block}", *pair, outer, activation)
-                for block, pair in enumerate(zip(inner, strides, strict=True), 1)
-            ]
-            x = self._stage(outer.name, made)(x, train)
+            outer, sites = _fixed(f"stage{number}", channels), []
+            for block in range(1, blocks + 1):
+                inner, place = (outer if block > 1 else x.group), place + 1
+                name, own = f"{outer.name}/block{block}", 1 if block > 1 else stride
+                sites.append(Site(name, place, inner, own, outer, activation))
+            x = self._stage(outer.name, [self._mixed(site) for site in sites])(x, train)
         x = Conv(_fixed("tail", self.tail), kernel_size=1, dtype=self.dtype, name="tail")(x)
         x = self.norm(name="tail_norm")(x, train).map(ACTIVATIONS["swish"])
         return PoolingHead(self.num_classes, self.dtype, name="head")(x)
@@ -102,46 +115,36 @@ class TFNASNet(nn.Module):
         modules = [make(name=f"{name}_block{number}") for number, make in enumerate(blocks, 1)]
         return lambda x, train: functools.reduce(lambda y, module: module(y, train), modules, x)
 
-    def _mixed(self, name: str, inner: Group, stride: int, outer: Group, activation: str) -> Make:
+    def _mixed(self, site: Site) -> Make:
         """A block whose operator is a choice."""
-        make = functools.partial(self._operator, name, inner, stride, outer, activation)
-        made = {operator: make(operator) for operator in self.operators}
-        if not self.sinks and inner == outer:
+        made = {operator: self._operator(site, operator) for operator in self.operators}
+        if not self.sinks and site.inner == site.outer:
             made[SKIP] = Skip
-        choice = Choice(f"{name}/operator", tuple(made), ordered=False)
+        choice = Choice(f"{site.name}/operator", tuple(made), ordered=False)
         return functools.partial(Mixed, choice, tuple(made.values()))
 
-    def _operator(
-        self, name: str, inner: Group, stride: int, outer: Group, activation: str, operator: str
-    ) -> Make:
+    def _operator(self, site: Site, operator: str) -> Make:
         kernel, expansion, squeezes = _parsed(operator)
-        hidden = Group(f"{name}/{operator}", inner.channels * ROOM[expansion])
-        squeezed = inner.channels * (1 if expansion == 3 else 2)
-        squeeze = _fixed(f"{name}/{operator}/squeeze", squeezed) if squeezes else None
-        return self._block(outer, kernel, stride, activation, hidden, squeeze)
+        name, channels = f"{site.name}/{operator}", site.inner.channels
+        squeezed = _fixed(f"{name}/squeeze", channels * (1 if expansion == 3 else 2)) if squeezes else None
+        return self._block(site, kernel, Group(name, channels * ROOM[expansion]), squeezed)
 
-    def _block(
-        self,
-        outer: Group,
-        kernel: int,
-        stride: int,
-        activation: str,
-        hidden: Group | None,
-        squeeze: Group | None,
-    ) -> Make:
-        function = ACTIVATIONS[activation]
+    def _block(self, site: Site, kernel: int, hidden: Group | None, squeeze: Group | None) -> Make:
+        function = ACTIVATIONS[site.activation]
+        dropped = self.drop_connect * site.place / sum(blocks for blocks, *_ in self.stages)
         return functools.partial(
             InvertedResidual,
             hidden,
-            outer,
+            site.outer,
             kernel,
-            stride,
+            site.stride,
             function,
             squeeze,
             self.norm,
             self.dtype,
             squeeze_gate=jax.nn.sigmoid,
             squeeze_activation=function,
+            drop_connect=(site.place, dropped),
         )
 
 

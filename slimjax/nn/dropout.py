@@ -27,3 +27,13 @@ class Dropout:
         draw = functools.partial(jax.random.bernoulli, p=1 - self.rate, shape=value.shape[1:])
         kept = jax.vmap(lambda key: draw(jax.random.wrap_key_data(key)))(self.keys)
         return jnp.where(kept, value / (1 - self.rate), jnp.zeros((), value.dtype))
+
+    def drops_path(self, number: int, rate: float) -> jax.Array:
+        """[B]: factors of a residual branch: 0 with a probability of `rate` for each image, else 1 / (1 - rate).
+
+        Args:
+          number: of the branch; each has draws of its own.
+        """
+        draw = lambda key: jax.random.bernoulli(jax.random.fold_in(key, 1 + number), 1 - rate)  # noqa: E731
+        kept = jax.vmap(lambda key: draw(jax.random.wrap_key_data(key)))(self.keys)
+        return kept / (1 - rate)

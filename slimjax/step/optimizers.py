@@ -162,10 +162,11 @@ def architecture_adam(
     weight_decay: float = 5e-4,
     clip_norm: float = 5.0,
 ) -> optax.GradientTransformation:
-    """Adam on logarithms of probabilities, which it normalises after each update: clip, decay, Adam, scale, log-softmax.
+    """Adam on logarithms of probabilities, which are normalised after each update.
 
-    Paper: Hu et al., TF-NAS, ECCV 2020, section 4.1; order and normalisation are those of the released code. The decay
-    is added to the gradient, as in PyTorch's Adam.
+    Clips the gradient, adds the decay to it (as PyTorch's Adam does), and takes the log-softmax of the result.
+
+    Paper: Hu et al., TF-NAS, ECCV 2020, section 4.1; the normalisation is that of the released code.
     """
     return optax.chain(
         optax.clip_by_global_norm(clip_norm),

@@ -235,7 +235,8 @@ def _save(
     """An architecture file for each budget, named by it, the rows, and a config that trains all of them."""
     resource = budgets[0].resource
     how = {row["name"]: {"method": wanted.method, "budget": row["name"]} | _drawn(wanted) for row in rows}
-    costs = {resource.name: resource.cost(experiment.net)}
+    cost, space = resource.cost(experiment.net), experiment.net.space
+    costs = {row["name"]: {resource.name: float(cost(space.from_channels(row["channels"])))} for row in rows}
     results.write_found(experiment, wanted.run_dir, wanted.folder, rows, how, costs)
 
 

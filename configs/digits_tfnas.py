@@ -1,0 +1,28 @@
+"""TF-NAS on scikit-learn's 8x8 digits: operators, depths and widths of seven blocks, at half of the MACs.
+
+Paper: Hu, Wu and He, TF-NAS: Rethinking Three Search Freedoms of Latency-Constrained Differentiable Neural
+  Architecture Search, ECCV 2020 (method only; the paper does not use this data).
+Command: slimjax train --config configs/digits_tfnas.py --workdir runs/digits_tfnas
+Hardware: any.
+Expected: not run yet.
+"""
+
+from ml_collections import ConfigDict
+
+from slimjax.experiment import recipes
+
+WARM_UP, SEARCH = 4, 12
+
+
+def get_config() -> ConfigDict:
+    config = recipes.tfnas(recipes.embedded("digits"), warmup=WARM_UP, search=SEARCH, budget="macs<=0.5")
+    config.model.options.update(
+        stages=((2, 12, 1, "relu"), (3, 16, 2, "swish"), (2, 24, 2, "swish")),
+        operators=("k3e3", "k3e6", "k5e3", "k5e6"),
+        stem=8,
+        first=8,
+        tail=64,
+        stem_stride=1,
+    )
+    config.data.holdout = 300
+    return config
