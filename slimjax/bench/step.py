@@ -161,14 +161,14 @@ def run(config: ConfigDict, repeats: int = 20, against: str | None = None) -> di
     batch = sharding.put_batch(experiment.mesh, next(experiment.train_batches()))
     algorithm, engine = experiment.algorithm, experiment.engine
     runners: dict[Any, Callable[[], None]] = {
-        "sandwich": _runner(experiment, arms.step, algorithm.init(0), batch, arms.proposals)
+        "sandwich": runner(experiment, arms.step, algorithm.init(0), batch, arms.proposals)
     }
     for subnet in arms.subnets():
         alone = arms.alone(subnet)
-        runners[subnet] = _runner(experiment, alone, engine.init(0, alone.slots), batch)
+        runners[subnet] = runner(experiment, alone, engine.init(0, alone.slots), batch)
     penalised = arms.penalised()
     knobs = {"penalty": {"strength": np.float32(1e-4), "clip": np.float32(1.0)}}
-    runners["penalised",] = _runner(experiment, penalised, engine.init(0, penalised.slots, knobs), batch)
+    runners["penalised",] = runner(experiment, penalised, engine.init(0, penalised.slots, knobs), batch)
     for _ in range(DRAWS):  # warm-up: every proposal is seen once
         runners["sandwich"]()
     with contextlib.ExitStack() as stack:
@@ -177,7 +177,7 @@ def run(config: ConfigDict, repeats: int = 20, against: str | None = None) -> di
             more["against"], runners["against"] = stack.enter_context(
                 torch_side(against, experiment, arms.proposals)
             )
-        times = _interleaved(runners, repeats)
+        times = interleaved(runners, repeats)
     more["penalty_to_full"] = times["penalised",] / times[arms.largest]
     if against:
         more |= {
@@ -226,7 +226,7 @@ def _estimated_megacycles(
     return statistics.fmean(totals) / 1e6
 
 
-def _runner(
+def runner(
     experiment: Experiment, step: Step, fresh: TrainState, batch: Any, proposals: Sequence[Subnet] = ()
 ) -> Callable[[], None]:
     """A function that makes one step and waits for it, from a fresh state on; proposals are taken in turn."""
@@ -245,7 +245,7 @@ def _runner(
     return once
 
 
-def _interleaved(runners: Mapping[Any, Callable[[], None]], repeats: int) -> dict[Any, float]:
+def interleaved(runners: Mapping[Any, Callable[[], None]], repeats: int) -> dict[Any, float]:
     """Median milliseconds of each runner. Whole steps are timed over all their proposals, and averaged."""
     times: dict[Any, list[float]] = {key: [] for key in runners}
     for _ in range(repeats):

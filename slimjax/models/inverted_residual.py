@@ -51,7 +51,7 @@ class InvertedResidual(nn.Module):
         default MobileNet V3's.
       window: the side of the depthwise kernel, where a choice sets it.
       drop_connect: (number of the block, probability with which its branch is dropped for an image); only in training,
-        and only where the classifier's input is dropped, too (`slots.Slot`). Paper: Huang et al. 2016, stochastic depth.
+        and only where the classifier's input is dropped, too (`slots.Slot`). Paper: Huang et al. 2016.
     """
 
     hidden: Group | None

@@ -10,7 +10,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from slimjax.bench import costs, rescore, search, step, table
+from slimjax.bench import bisampling, costs, rescore, search, step, table
 from slimjax.bench.claims import decide
 from slimjax.experiment import config_file
 from slimjax.profiling import tpu
@@ -48,6 +48,12 @@ def _on_target(arguments: argparse.Namespace, config: ConfigDict) -> dict[str, A
     return step.run(config, against=arguments.against, **given(arguments, "repeats"))
 
 
+def run_bisampling(arguments: argparse.Namespace, overrides: list[str]) -> None:
+    start_jax()
+    config = config_file.load(arguments.config, overrides)
+    print_answer(arguments, bisampling.run(config, **given(arguments, "repeats")))
+
+
 def run_table(arguments: argparse.Namespace, overrides: list[str]) -> None:
     del overrides
     use_cpu()
@@ -77,6 +83,7 @@ TOOLS: Mapping[str, Callable[[argparse.Namespace, list[str]], None]] = MappingPr
     {
         "claims": run_claims,
         "step": run_step,
+        "bisampling": run_bisampling,
         "table": run_table,
         "costs": run_costs,
         "search": run_search,

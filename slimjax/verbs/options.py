@@ -206,6 +206,12 @@ def define_step(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def define_bisampling(parser: argparse.ArgumentParser) -> None:
+    _add_json(parser)
+    _add_config(parser)
+    parser.add_argument("--repeats", type=int, help="rounds of every step (default: 10)")
+
+
 def define_table(parser: argparse.ArgumentParser) -> None:
     _add_json(parser)
     parser.add_argument("--table", required=True, help="a latency table; slimjax profile makes one")
@@ -247,6 +253,10 @@ BENCHES: Commands = MappingProxyType(
         "step": (
             "Time a training step against its slices and the full network alone, or estimate it for a TPU.",
             define_step,
+        ),
+        "bisampling": (
+            "Time a step of two drawn paths against one path, and against networks cut out for them.",
+            define_bisampling,
         ),
         "table": (
             "Compare a latency table with whole networks, measured or compiled as its entries were.",
