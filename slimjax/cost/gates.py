@@ -48,11 +48,14 @@ class Gates:
         numpy: Any = jnp if traced else np
         shares = []
         for choice in self.space.choices:
-            chosen = subnets[..., self.space.index[choice.name], None] == np.arange(len(choice))
+            places = np.arange(len(choice)).reshape((1,) * (subnets.ndim - 1) + (-1,))
+            chosen = subnets[..., self.space.index[choice.name], None] == places
             share = given.get(choice.name, chosen.astype(float))
             shares.append(numpy.broadcast_to(share, (*subnets.shape[:-1], len(choice))))
         everything = numpy.ones((*subnets.shape[:-1], 1))
-        parts = [numpy.concatenate(shares, -1) @ self._allowed] if self._whens else []
+        # Accelerators multiply matrices in less than float32 unless they are told otherwise.
+        dot = functools.partial(jnp.dot, precision="highest") if traced else np.dot
+        parts = [dot(numpy.concatenate(shares, -1), self._allowed)] if self._whens else []
         met = numpy.concatenate([*parts, everything], -1)
         return met[..., self._places].prod(-1)
 

@@ -25,7 +25,22 @@ WINDOW = Window(Choice("kernel", ("3", "5")), (3, 5))
 Path = tuple[int, tuple[str, ...], int]
 """Number of blocks, operator of each, side of the last block's kernel."""
 
-PATHS: tuple[Path, ...] = ((1, ("large",), 3), (3, ("small", "large", "small"), 5), (2, ("large", "small"), 3))
+PATHS: tuple[Path, ...] = (
+    (1, ("large",), 3),
+    (3, ("small", "large", "small"), 5),
+    (2, ("large", "small"), 3),
+)
+
+CHANNELS = {
+    "body": 3,
+    "block1/small": 2,
+    "block1/large": 5,
+    "block2/large": 4,
+    "block2/small": 3,
+    "block3/small": 3,
+    "elastic": 4,
+}
+"""Fewer than all of most groups; those of operators that a path lacks do not matter."""
 
 
 def block(name: str, hidden: int, kernel_size: int, dtype: Any, window: Window | None = None):
@@ -66,12 +81,12 @@ class Choosing(nn.Module):
 class Written(nn.Module):
     """The same with the choices made."""
 
-    path: Path
+    chosen: Path
     dtype: Any = jnp.float32
 
     @nn.compact
     def __call__(self, images, widths=None, train=False):
-        depth, operators, side = self.path
+        depth, operators, side = self.chosen
         x = Conv(BODY, stride=2, dtype=self.dtype, name="stem")(FeatureMap.of(images, widths))
         x = BatchNorm(name="norm")(x, train).map(jnp.tanh)
         for number, op in enumerate(operators[:depth], 1):
