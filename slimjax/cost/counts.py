@@ -118,7 +118,9 @@ class Gated:
         gates = self.gates(n, weights)
         extended = numpy.concatenate([n, numpy.ones((*n.shape[:-1], 1), n.dtype)], -1)
         factors = extended[..., self.columns]
-        return (self.coefficients * gates[..., self.under] * factors[..., 0] * factors[..., 1]).sum(-1)
+        return (_row(self.coefficients, n) * gates[..., self.under] * factors[..., 0] * factors[..., 1]).sum(
+            -1
+        )
 
 
 @dataclasses.dataclass(frozen=True, eq=False)  # hashed by identity, as jit needs it
@@ -223,10 +225,13 @@ def _on_path(ops: Sequence[Op], chosen: Mapping[str, int]) -> list[Op]:
     place: dict[int, int] = {}
     found: list[Op] = []
     for i, op in enumerate(ops):
-        if holds(op.under, chosen):
-            inputs = op.inputs if op.choice is None else (op.inputs[chosen[op.choice.name]],)
-            place[i] = len(found)
-            found.append(dataclasses.replace(op, inputs=tuple(place[j] for j in inputs)))
+        if not holds(op.under, chosen):
+            continue
+        if op.choice is not None:
+            place[i] = place[op.inputs[chosen[op.choice.name]]]  # it is that feature map, not another one
+            continue
+        place[i] = len(found)
+        found.append(dataclasses.replace(op, inputs=tuple(place[j] for j in op.inputs)))
     return found
 
 

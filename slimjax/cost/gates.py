@@ -47,11 +47,13 @@ class Gates:
         given = weights or {}
         traced = isinstance(subnets, jax.Array) or any(isinstance(w, jax.Array) for w in given.values())
         numpy: Any = jnp if traced else np
+        # Accelerators multiply matrices in less than float32 unless they are told otherwise.
+        dot = functools.partial(jnp.dot, precision="highest") if traced else np.dot
         met = [numpy.ones((*subnets.shape[:-1], 1))]
         for choice, allowed in self._allowed:
             table = numpy.asarray(allowed)
             if choice.name in given:
-                own = numpy.asarray(given[choice.name]) @ table
+                own = dot(numpy.asarray(given[choice.name]), table)
             else:
                 own = table[subnets[..., self.space.index[choice.name]].astype(int)]
             met.append(numpy.broadcast_to(own, (*subnets.shape[:-1], table.shape[-1])))

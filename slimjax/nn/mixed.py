@@ -65,7 +65,7 @@ class Choosing(nn.Module):
             if not mutable:
                 return call(), {}
             result, new = call(mutable=[STATS])
-            return result, new[STATS]
+            return result, new.get(STATS, {})
 
         return run
 

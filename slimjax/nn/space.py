@@ -39,7 +39,7 @@ class Space:
       groups: slimmable ones, in the order of a subnet's entries; fixed ones are left out.
       choices: in the order of the entries after those.
       under: for axes that do not exist in every subnet, by name: the conditions under any of which they do. An
-        entry of an axis that does not exist changes nothing, and is that of the largest network (`canonical`).
+        entry of an axis that does not exist changes nothing, and is the lowest (`canonical`).
       max_width: the width that means full size. Above 1 where a paper counts widths from a network smaller
         than the largest that it trains (S-ShuffleNet: .5, 1 and 2).
 

@@ -17,9 +17,8 @@ Branch = Callable[..., Any]
 def switch(index: jax.Array, branches: Sequence[Branch], *operands: Any) -> Any:
     """`jax.lax.switch`, whose forward pass saves what the branch that ran needs, in places that all branches share.
 
-    JAX's own keeps a place for whatever any branch would have saved, and fills those of the others with zeros: with
-    eight operators it writes several times as much. Here branches have places of one shape in common. Operands are not
-    saved again. Where a branch does not use an operand, its gradient is exactly zero. There is a reverse mode only.
+    Branches have places of one shape in common, and operands are not saved again: JAX's own returns the weights of all
+    branches from the switch once more. Where a branch does not use an operand, its gradient is exactly zero. There is a reverse mode only.
 
     Args:
       index: int32 scalar, in range.

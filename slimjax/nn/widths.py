@@ -94,7 +94,7 @@ class Group:
       counts: the only legal ones, if not all that rounding gives; the last one is the full size.
 
     Raises:
-      UserError: counts that are not whole multiples, at full size or at some legal width.
+      UserError: counts that are not whole multiples, at full size or at some legal width; or that do not rise to it.
 
     >>> from slimjax import Group, Rounding
     >>> int(Group("hidden", 96, quantum=6).at(0.5, Rounding("make_divisible", 8)))
@@ -115,6 +115,10 @@ class Group:
         total = self.channels / self.ratio
         if total % self.multiple_of:
             raise UserError(f"group {self.name!r}: expected a multiple of {self.multiple_of}, got {total}.")
+        if self.counts and (self.counts[0] < 1 or sorted({*self.counts, total}) != list(self.counts)):
+            raise UserError(
+                f"group {self.name!r}: expected rising counts from 1 to {total}, got {list(self.counts)}."
+            )
         if ((total if self.fixed else self.multiple_of) * self.ratio).denominator != 1:
             raise UserError(
                 f"group {self.name!r}: {self.ratio} of its channels is not a whole number at every width. "
