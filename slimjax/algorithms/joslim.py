@@ -188,12 +188,12 @@ class _Rounds:
     def _proposal(self, arrays: Arrays, number: int) -> Arrays:
         """Widths [G] with what is to be written down beside them."""
         rng = np.random.default_rng((self.seed, number))
-        dims, low = arrays["widths"].shape[1], self.history.vectors.low
-        if (first := bayes.prior(number, dims, low, rng)) is not None:
+        vectors, dims = self.history.vectors, arrays["widths"].shape[1]
+        if (first := bayes.prior(number, dims, vectors.low, rng, vectors.encoding)) is not None:
             return self.history.written(first, None, "prior", arrays["warm"])
-        vectors, known = self.history.vectors, self.history.known(arrays)
+        known, start = self.history.known(arrays), bayes.Warm.unpack(arrays["warm"])
         visited = arrays["widths"][known].astype(np.float64), arrays["loss"][known].astype(np.float64)
         cost = lambda widths: vectors.cost(vectors.subnets(widths))  # noqa: E731
-        found = bayes.propose(*visited, cost, low, rng, self.options, bayes.Warm.unpack(arrays["warm"]))
+        found = bayes.propose(*visited, cost, vectors.low, rng, self.options, start, vectors.encoding)
         warm = arrays["warm"] if found.warm is None else found.warm.packed(dims)
         return self.history.written(found.widths, found.target, found.how, warm)
