@@ -48,7 +48,7 @@ class WidthVectors:
         return Encoding(len(space.groups), sizes, ordered, self.low, space.exists)
 
     def subnets(self, fractions: np.ndarray) -> Subnet:
-        """int32 [..., G], rounded as the space does, streams then raised in order.
+        """int32 [..., G], rounded as the space does, streams then raised in order where they exist.
 
         Fractions that rounding has put a bit outside of the box are taken back.
         """
@@ -61,7 +61,7 @@ class WidthVectors:
         for i, before in zip(streams[1:], streams, strict=False):
             raised = np.maximum(subnets[..., i], subnets[..., before])
             subnets[..., i] = np.minimum(raised, self.net.space.largest[i])
-        return subnets
+        return space.canonical(subnets)
 
     def sample(self, seed: int, count: int, spread: float) -> Subnet:
         """Random subnets, int32 [count, G]: each group's width is within `spread` of a common one."""

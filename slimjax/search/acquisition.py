@@ -6,7 +6,6 @@ All descents advance together, so that covariances with the data are worked out 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
 from typing import Protocol
 
 import numpy as np
@@ -14,6 +13,7 @@ from scipy import optimize
 
 from slimjax.search.encoding import Encoding, exchanged
 from slimjax.search.gp import GP
+from slimjax.search.segment import CostRatio
 
 AUGMENTATION = 1e-6
 
@@ -22,9 +22,6 @@ EXCHANGE_ROUNDS = 10
 
 DESCENT_STEPS = 15
 """Of all descents at one weight, at most. BoTorch has 200, for fronts that are no better (see docs/search.md)."""
-
-CostRatio = Callable[[np.ndarray], np.ndarray]
-"""Widths [..., d] to true costs [...] over the full network's."""
 
 
 class Objective(Protocol):

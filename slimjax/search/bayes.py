@@ -25,17 +25,16 @@ from scipy.stats import qmc
 from threadpoolctl import threadpool_limits
 
 from slimjax.search import gp, pareto
-from slimjax.search.acquisition import Bound, CostRatio, Objective, Tchebyshev, TrueCost
+from slimjax.search.acquisition import Bound, Objective, Tchebyshev, TrueCost
 from slimjax.search.bayes_options import BayesOptions
 from slimjax.search.encoding import Encoding, seen
 from slimjax.search.kernels import AdditiveMatern, Matern
+from slimjax.search.segment import CostRatio, nearest_between, random_widths
 
 logger = logging.getLogger(__name__)
 
 PRIOR_POINTS = 20
 """Proposals of one random width for all dimensions, before the full network and the optimiser's own."""
-
-POINTS_ON_A_SEGMENT = 65
 
 TARGET_FLOOR = 0.1
 """Share of the "pareto" rule that is uniform, so that no target starves."""
@@ -184,13 +183,8 @@ def propose(
             found = task.search(history.newest(options.history_cap), start)
     except gp.FitError as error:
         logger.warning("search: %s; a random candidate instead.", error)
-        found = _Found(
-            random_widths(cost, target, corner, rng, task.groups),
-            0,
-            "random",
-            time.perf_counter() - began,
-            None,
-        )
+        widths = random_widths(cost, target, corner, rng, task.groups)
+        found = _Found(widths, 0, "random", time.perf_counter() - began, None)
     ratio = float(cost(found.widths))
     return Proposal(
         **found._asdict(),
@@ -251,14 +245,13 @@ class _Task:
         ratios, shift, scale = _standardised(history.ratios)
         options, begin = self.options, start or Warm(None, None)
         sign = math.sqrt(options.beta) * (1 if options.bound == "upper" else -1)
-        loss = gp.fit(history.widths, losses, seen(Matern(options.ard), self.encoding), self.rng, begin.loss)
+        of_loss, of_cost = seen(Matern(options.ard), self.encoding), seen(AdditiveMatern(), self.encoding)
+        loss = gp.fit(history.widths, losses, of_loss, self.rng, begin.loss)
         if options.cost_model == "exact":
             objective: Objective = TrueCost(self.cost, shift, scale, self.low, groups=self.groups)
             warm = Warm(loss.hyper, None)
         else:
-            process = gp.fit(
-                history.widths, ratios, seen(AdditiveMatern(), self.encoding), self.rng, begin.cost
-            )
+            process = gp.fit(history.widths, ratios, of_cost, self.rng, begin.cost)
             warm, objective = Warm(loss.hyper, process.hyper), Bound(process, sign)
         return Tchebyshev(Bound(loss, sign), objective, options.baseline, self.encoding), warm
 
@@ -355,50 +348,3 @@ def _standardised(values: np.ndarray) -> tuple[np.ndarray, float, float]:
         scale = float(values.std(ddof=1)) if len(values) > 1 else 0.0
         scale = scale if scale > 1e-9 * max(1.0, abs(shift)) else 1.0
         return (values - shift) / scale, shift, scale
-
-
-def random_widths(
-    cost: CostRatio,
-    target: float | None,
-    low: np.ndarray,
-    rng: np.random.Generator,
-    groups: int | None = None,
-) -> np.ndarray:
-    """Layer-wise uniform random widths [d], moved towards the smallest or the full network to cost the target."""
-    widths = rng.uniform(low, 1.0)
-    if target is None:
-        return widths
-    corner = low if cost(widths) > target else np.ones_like(low)
-    return nearest_between(cost, widths, corner, target, groups)
-
-
-def nearest_between(
-    cost: CostRatio, a: np.ndarray, b: np.ndarray, target: float, groups: int | None = None
-) -> np.ndarray:
-    """The point [d] on the way from a to b that costs nearest to the target.
-
-    The way is the segment and, over the piece of it in which the cost passes the target, one coordinate after
-    another: where all widths are equal, all channels round down at once, and the cost jumps. Grids, not bisection:
-    rounding and repairs need not leave the cost monotone. Choices, which come after the groups, take an option of a or
-    of b, and none between.
-    """
-    low, high = 0.0, 1.0
-    for _ in range(2):
-        shares = np.linspace(low, high, POINTS_ON_A_SEGMENT)
-        points = _mix(a, b, shares[:, None], groups)
-        above = cost(points) - target
-        passes = np.flatnonzero((above[1:] > 0) != (above[:-1] > 0))
-        cell = int(passes[0]) if len(passes) else min(int(np.abs(above).argmin()), len(shares) - 2)
-        low, high = shares[cell : cell + 2].tolist()
-    ends = _mix(a, b, high, groups), _mix(a, b, low, groups)
-    turns = np.where(np.tri(len(a) + 1, len(a), -1, bool), *ends)
-    points = np.concatenate([points, turns])
-    return points[np.abs(cost(points) - target).argmin()]
-
-
-def _mix(a: np.ndarray, b: np.ndarray, share: np.ndarray | float, groups: int | None) -> np.ndarray:
-    """(1 - share) a + share b, exact where the share is 0 or 1 and where a = b; of choices, the nearer end's."""
-    mixed = np.clip((1 - share) * a + share * b, np.minimum(a, b), np.maximum(a, b))
-    if groups is not None:
-        mixed[..., groups:] = np.where(np.less(share, 0.5), a, b)[..., groups:]
-    return mixed

@@ -77,7 +77,7 @@ class Encoding:
         """int [..., C]: the options that points [..., d] take."""
         span = (points[..., self.groups :] - self.low) / (1 - self.low) if self.low < 1 else 1.0
         sizes = np.broadcast_to(self.sizes, (*points.shape[:-1], len(self.sizes)))
-        return np.clip(np.int64(span * sizes), 0, sizes - 1)
+        return np.clip(np.asarray(span * sizes, np.int64), 0, sizes - 1)
 
     def middles(self, positions: np.ndarray) -> np.ndarray:
         """float [..., C]: the fractions in the middle of options' shares."""

@@ -47,7 +47,7 @@ def mobo(
     Paper: Joslim, section 4, TwoStage.
 
     Args:
-      subnets: fractions [..., d] of the full size -> int32 [..., G].
+      subnets: fractions [..., G] of the full size, and places in the range of options -> int32 [..., G].
       largest: int32 [G], the full network.
       low: smallest fraction.
       budgets: most that a subnet may cost.
@@ -109,8 +109,8 @@ class _Mobo:
         if proposed is None:
             known = np.flatnonzero(np.isfinite(state.scores))
             history = fractions[known], state.scores[known]
-            arguments = self._ratio, self.low, rng, self.options
-            proposed = bayes.propose(*history, *arguments, encoding=self.encoding).widths
+            found = bayes.propose(*history, self._ratio, self.low, rng, self.options, encoding=self.encoding)
+            proposed = found.widths
         fractions[state.told] = proposed
         return state._replace(fractions=fractions)
 
