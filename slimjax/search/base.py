@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from slimjax.errors import BadValue
+from slimjax.nn.choices import Choice
 from slimjax.nn.space import Space, Subnet
 
 Cost = Callable[[np.ndarray], Any]
@@ -49,13 +50,18 @@ def usable(scores: Any, count: int) -> np.ndarray:
     return np.where(np.isfinite(scores), scores, np.nan)
 
 
+def unordered(space: Space) -> np.ndarray:
+    """bool [G]: the axes that are choices whose neighbouring options are not alike."""
+    return np.array([isinstance(axis, Choice) and not axis.ordered for axis in space.axes], bool)
+
+
 def check_reachable(name: str, budget: float, space: Space, cost: Cost, *, below: bool = False) -> None:
     """Raises: BadValue: a budget that is no finite number, or that no subnet of the space meets.
 
     Args:
       below: a subnet has to cost less than the budget, not just as much.
     """
-    least, most = (float(cost(subnet)) for subnet in (space.lowest, space.largest))
+    least, most = _extreme(space, cost, space.lowest, min), _extreme(space, cost, space.largest, max)
     if not np.isfinite(budget) or budget < least or (below and budget == least):
         raise BadValue(
             name,
@@ -63,3 +69,16 @@ def check_reachable(name: str, budget: float, space: Space, cost: Cost, *, below
             f"subnets cost {least:.10g} to {most:.10g}. Raise it, or lower the space's smallest width "
             f"({space.min_width:g}).",
         )
+
+
+def _extreme(space: Space, cost: Cost, subnet: Subnet, better: Callable[..., float]) -> float:
+    """The least or most that subnets cost: at one end of all ordered axes; other options are exchanged one by one."""
+    found = float(cost(space.canonical(subnet)))
+    for i in np.tile(np.flatnonzero(unordered(space)), 2):  # options may bring others along
+        rows = np.tile(subnet, (len(space.legal(space.axes[i])), 1))
+        rows[:, i] = space.legal(space.axes[i])
+        costs = np.asarray(cost(space.canonical(rows)), np.float64).tolist()
+        if better(*costs, found) != found:
+            found = better(costs)
+            subnet = rows[costs.index(found)]
+    return found

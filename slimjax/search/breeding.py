@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 
 from slimjax.nn.space import Space
-from slimjax.search.base import Cost, usable
+from slimjax.search.base import Cost, unordered, usable
 
 ATTEMPTS = 20
 """Rounds of drawing anew what does not fit or is known; then as many in which it is repaired."""
@@ -110,21 +110,27 @@ class Genes:
     def repair(self, genes: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         """Moves a random axis that each misfit has by one legal entry, again and again; some may stay misfits.
 
-        Something can always move: the narrowest subnet is within the budget, and the largest above the bound. Where a
-        later option is a cheaper one, a step may lead away; another follows.
+        Something can always move: the narrowest subnet is within the budget, and the largest above the bound. An
+        unordered choice takes any other option. Where that, or a later option, leads away, another move follows.
         """
-        each = np.arange(len(genes))
+        each, loose = np.arange(len(genes)), unordered(self.space) & (self.sizes > 1)
         for _ in range(self.sizes.sum()):
             excess = self.excess(genes)
             if not excess.any():
                 break
             moved = genes - excess[:, None]
-            movable = (moved >= 0) & (moved < self.sizes) & self.exists(genes)
+            movable = ((moved >= 0) & (moved < self.sizes) | loose) & self.exists(genes)
             chosen = np.where(movable, rng.random(genes.shape), -1.0).argmax(axis=1)
-            step = np.zeros_like(genes)
-            step[each, chosen] = excess
-            genes = genes - step
+            if loose.any():
+                moved = np.where(loose, self.others(genes, rng), moved)
+            moves = movable[each, chosen] & (excess != 0)
+            genes = genes.copy()
+            genes[each[moves], chosen[moves]] = moved[each[moves], chosen[moves]]
         return genes
+
+    def others(self, genes: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        """int [N, G]: a random other entry of each axis that has one."""
+        return (genes + rng.integers(1, np.maximum(2, self.sizes), genes.shape)) % self.sizes
 
 
 class Brood:

@@ -11,9 +11,8 @@ import numpy as np
 
 from slimjax.checks import check_fields, integer, number
 from slimjax.errors import BadValue
-from slimjax.nn.choices import Choice
 from slimjax.nn.space import Space, Subnet
-from slimjax.search.base import Cost, Searcher, check_reachable, target_name
+from slimjax.search.base import Cost, Searcher, check_reachable, target_name, unordered
 from slimjax.search.breeding import Brood, Generations, Genes, best
 
 _RULES = {
@@ -127,11 +126,6 @@ class _CoarseToFine:
         order = np.argsort(costs, kind="stable")
         return rows[order[costs[order] <= max(self.budgets)]][: self.trials]
 
-    @functools.cached_property
-    def _unordered(self) -> np.ndarray:
-        """bool [G]: the choices whose options have no order."""
-        return np.array([isinstance(axis, Choice) and not axis.ordered for axis in self.space.axes])
-
     def _best_within(self, budget: float, state: Generations, count: int) -> np.ndarray:
         """int32 [1, G]: of the first `count` subnets, the one of the lowest score; [0, G] if all have failed."""
         subnets = state.subnets[:count]
@@ -149,20 +143,21 @@ class _CoarseToFine:
 
             def vary(count: int) -> np.ndarray:
                 copies = genes.filled(np.repeat(skeleton, count, axis=0), rng)
-                return self._vary(copies, genes.sizes, rng)
+                return self._vary(genes, copies, rng)
 
             brood.grow_to(size, vary)
         return state.asking(brood.rows)
 
-    def _vary(self, copies: np.ndarray, sizes: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        """int [N, G]: genes near copies [N, G] of a skeleton, of axes with so many legal entries [G]."""
+    def _vary(self, genes: Genes, copies: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        """int [N, G]: genes near copies [N, G] of a skeleton."""
+        sizes = genes.sizes
         far = self.reach * (sizes - 1)
         together = np.rint(rng.uniform(-1, 1, (len(copies), 1)) * far).astype(int)
         steps = np.maximum(1, np.rint(far).astype(int))
         alone = rng.integers(1, steps + 1, copies.shape) * rng.choice([-1, 1], copies.shape)
         moved = rng.random(copies.shape) < self.probability
         near = np.clip(copies + together + np.where(moved, alone, 0), 0, sizes - 1)
-        if not self._unordered.any():
+        loose = unordered(self.space)
+        if not loose.any():
             return near
-        other = copies + moved * rng.integers(1, np.maximum(2, sizes), copies.shape)
-        return np.where(self._unordered, other % sizes, near)
+        return np.where(loose, np.where(moved, genes.others(copies, rng), copies), near)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -12,7 +13,7 @@ from slimjax.checks import check, integer
 from slimjax.errors import BadValue, RunError
 from slimjax.nn.choices import Choice
 from slimjax.nn.space import Axis, Space, Subnet
-from slimjax.search.base import Cost, Searcher, check_reachable, target_name, usable
+from slimjax.search.base import Cost, Searcher, check_reachable, target_name, unordered, usable
 
 
 class GreedyState(NamedTuple):
@@ -128,20 +129,20 @@ class _Greedy:
             row[i] = entry
         brings = self.space.exists(rows) & ~exists
         rows = self.space.canonical(np.where(brings, self.space.largest, rows))
-        unsure = brings.any(axis=1) | np.array([self._unordered(i) for i, _ in steps], bool)
+        unsure = brings.any(axis=1) | self._unordered[[i for i, _ in steps]]
         if not unsure.any():
             return rows
         return rows[~unsure | (np.asarray(self.cost(rows)) < self.cost(subnet))]
 
     def _below(self, subnet: Subnet, i: int) -> np.ndarray:
         """The entries of axis i that a step may lead to: all other options of an unordered choice, else one at most."""
-        if self._unordered(i):
+        if self._unordered[i]:
             return self.steps[i][self.steps[i] != subnet[i]]
         return self.steps[i][self.steps[i] < subnet[i]][-1:]
 
-    def _unordered(self, i: int) -> bool:
-        axis = self.space.axes[i]
-        return isinstance(axis, Choice) and not axis.ordered
+    @functools.cached_property
+    def _unordered(self) -> np.ndarray:
+        return unordered(self.space)
 
 
 def ladder(space: Space, axis: Axis, groups: int) -> np.ndarray:
