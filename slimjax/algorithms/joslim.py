@@ -56,8 +56,9 @@ def joslim(
 ) -> Algorithm:
     """Rounds of K steps on max, M proposed and min; before each round the whole history is scored again.
 
-    The first 20 proposals have one random width for all groups, the 21st is the full network; then MOBO-TS2
-    proposes (`search.bayes`). The largest learns from labels, all others from its detached softmax.
+    The first 20 proposals have one random width for all groups, and random options where those have no order; the
+    21st is the full network; then MOBO-TS2 proposes (`search.bayes`). The largest learns from labels, all others from
+    its detached softmax.
 
     Paper: sections 3.2 to 3.4 (targeted sampling, local approximation, temporal sharing), algorithm 1.
     Differs: from the authors' code, which scores the history on the test set; here on held-out training images.
