@@ -108,7 +108,7 @@ class Supernet:
           variables: its collections; with structure parameters among them, the network's filters are scaled by them
             (`structure.scaled`).
         """
-        whole = self._scaled(variables, widths or Widths())
+        whole = self._scaled(variables, Widths() if widths is None else widths)
         return self.model.apply(whole, images, widths, train=train, mutable=mutable)
 
     def _scaled(self, variables: Mapping[str, Any], widths: Widths) -> Mapping[str, Any]:

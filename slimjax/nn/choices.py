@@ -144,7 +144,7 @@ class Window:
             distance = jnp.abs(2 * jnp.arange(shape[position]) + 1 - shape[position])
             spread = [1] * len(shape)
             spread[position] = shape[position]
-            inside = inside & (distance < jnp.asarray(self.sizes)[:, None]).reshape(-1, *spread)
+            inside = inside & (distance[None] < jnp.asarray(self.sizes)[:, None]).reshape(-1, *spread)
         return inside
 
 

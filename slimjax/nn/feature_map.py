@@ -59,7 +59,7 @@ class FeatureMap:
     @classmethod
     def of(cls, image: jax.Array, widths: Widths | None = None) -> FeatureMap:
         """Starts a network from images [B, H, W, C]; `widths=None` runs every group at full size."""
-        return cls(image, Group("image", image.shape[-1], fixed=True), widths or Widths())
+        return cls(image, Group("image", image.shape[-1], fixed=True), Widths() if widths is None else widths)
 
     def width_of(self, group: Group) -> Width:
         """The width of an axis (`Widths.of`)."""

@@ -182,5 +182,6 @@ def _zeros(kind: Any) -> jax.Array:
 
 def _as(kind: Any, value: jax.Array) -> jax.Array:
     """The value, said to vary over the devices that the type varies over."""
-    more = tuple(kind.vma - jax.typeof(value).vma)
+    wanted, has = (t.manual_axis_type.varying for t in (kind, jax.typeof(value)))
+    more = tuple(wanted - has)
     return jax.lax.pcast(value, more, to="varying") if more else value

@@ -10,6 +10,7 @@ import numpy as np
 from flax import linen as nn
 from flax import traverse_util
 
+from helpers.choosing import choosing
 from slimjax import models
 from slimjax.models.mobilenet_v3 import LARGE, SMALL
 from slimjax.nn import layers
@@ -55,6 +56,15 @@ STAGES_OF_5X5 = ((1, 48, 1, 1, 3), (3, 48, 2, 2, 5))
 
 HEAD = {"tail": 24, "head": 16}
 
+TFNAS = {
+    "stages": ((2, 6, 2, "relu"), (1, 8, 1, "swish")),
+    "operators": ("k3e3", "k5e3se"),
+    "stem": 8,
+    "first": 4,
+    "tail": 16,
+    "stem_stride": 1,
+}
+
 # Every architecture, small enough to compile in seconds.
 NETS = {
     "every_layer": every_layer,
@@ -71,6 +81,9 @@ NETS = {
     "vgg16": lambda: named("vgg16", channels=(4, 8, 8)),
     "vgg16_hidden": lambda: named("vgg16", channels=(4, 8), hidden=(12, 8)),
     "s_shufflenet": lambda: named("s_shufflenet", small_images=True, multiplier=0.25, units=(2, 1, 1)),
+    "choosing": choosing,
+    "tfnas": lambda: named("tfnas", **TFNAS),
+    "tfnas_skip": lambda: named("tfnas", **{**TFNAS, "stages": TFNAS["stages"][:1]}, sinks=False),
 }
 
 
@@ -78,12 +91,12 @@ def subnet_of(net: Supernet) -> np.ndarray:
     """A non-uniform subnet with middle, smallest and full groups."""
     space = net.space
     ladder = [space.uniform((space.max_width + space.min_width) / 2), space.smallest, space.largest]
-    return np.array([ladder[i % 3][i] for i in range(len(space))], np.int32)
+    return space.canonical(np.array([ladder[i % 3][i] for i in range(len(space))], np.int32))
 
 
 def rung_of(net: Supernet) -> np.ndarray:
     """Sizes strictly between the subnet and the full network where there is room."""
-    multiple = np.array([group.multiple_of for group in net.space.groups], np.int32)
+    multiple = np.array([getattr(axis, "multiple_of", 1) for axis in net.space.axes], np.int32)
     return (subnet_of(net) + net.space.largest) // 2 // multiple * multiple
 
 
@@ -143,6 +156,10 @@ def inactive(net: Supernet, subnet: np.ndarray, variables):
     active = net.cut(jax.tree.map(np.ones_like, variables), subnet)
     flat, result = traverse_util.flatten_dict(active), {}
     for path, full in traverse_util.flatten_dict(variables).items():
-        pads = [(0, n - m) for n, m in zip(full.shape, flat[path].shape, strict=True)]
-        result[path] = np.pad(np.asarray(flat[path]), pads) == 0
+        used = np.asarray(flat.get(path, np.ones([0] * full.ndim)))
+        before = [0] * full.ndim
+        if path[-1].endswith("kernel") and full.ndim == 4:  # the middle of a kernel, leading channels
+            before[:2] = [(n - m) // 2 for n, m in zip(full.shape[:2], used.shape[:2], strict=True)]
+        pads = [(b, n - m - b) for n, m, b in zip(full.shape, used.shape, before, strict=True)]
+        result[path] = np.pad(used, pads) == 0
     return traverse_util.unflatten_dict(result)
