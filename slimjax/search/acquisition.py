@@ -17,8 +17,11 @@ from slimjax.search.segment import CostRatio
 
 AUGMENTATION = 1e-6
 
+EXCHANGED = 2
+"""Of the points that descents end at, the best so many have their options exchanged."""
+
 EXCHANGE_ROUNDS = 10
-"""Of all points at one weight, at most."""
+"""At one weight, at most."""
 
 DESCENT_STEPS = 15
 """Of all descents at one weight, at most. BoTorch has 200, for fronts that are no better (see docs/search.md)."""
@@ -115,17 +118,15 @@ class Tchebyshev:
         Descents move groups only. Where there are choices, their options are exchanged after that.
         """
         points = self._descended(lam, starts, low)
-        if self.encoding is not None:
-            points = self._exchanged(lam, points)
-        values, _ = self.pieces(points, lam)
-        return points[values.max(axis=0).argmin()]
+        values = self.pieces(points, lam)[0].max(axis=0)
+        if self.encoding is None:
+            return points[values.argmin()]
 
-    def _exchanged(self, lam: float, points: np.ndarray) -> np.ndarray:
         def value(some: np.ndarray) -> np.ndarray:
             return self.scalar(self.loss.values(some), self.cost.values(some), lam)
 
-        assert self.encoding is not None
-        return exchanged(value, points, self.encoding, EXCHANGE_ROUNDS)
+        points = exchanged(value, points[values.argsort()[:EXCHANGED]], self.encoding, EXCHANGE_ROUNDS)
+        return points[value(points).argmin()]
 
     def _descended(self, lam: float, starts: np.ndarray, low: np.ndarray) -> np.ndarray:
         """The points [m, d] that descents end at.

@@ -111,16 +111,21 @@ class Encoding:
         )
         return points
 
-    def others(self, points: np.ndarray) -> np.ndarray:
-        """float [m, k, d]: points [m, d] with one choice at another option, for every choice and every such option."""
+    def others(self, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Points [m, d] with one choice at another option, for every choice that they have and every such option.
+
+        Returns: those [k, d], and int [k]: the points that they are made of, ascending.
+        """
         choice = np.repeat(np.arange(len(self.sizes)), np.array(self.sizes) - 1)
         shift = np.concatenate([np.arange(1, size) for size in self.sizes])
-        positions = self.positions(points)
-        moved = np.repeat(positions[:, None], len(choice), axis=1)
-        each = np.arange(len(choice))
-        moved[:, each, choice] = (positions[:, choice] + shift) % np.array(self.sizes)[choice]
-        channels = np.repeat(points[:, None, : self.groups], len(choice), axis=1)
-        return np.concatenate([channels, self.middles(moved)], axis=-1)
+        row, column = np.nonzero(self.existing(points)[:, self.groups :][:, choice])
+        choice, shift, others = choice[column], shift[column], points[row]
+        positions = (self.positions(others)[np.arange(len(row)), choice] + shift) % np.array(self.sizes)[
+            choice
+        ]
+        fractions = self.low + (positions + 0.5) / np.array(self.sizes)[choice] * (1 - self.low)
+        others[np.arange(len(row)), self.groups + choice] = fractions
+        return others, row
 
 
 class Encoded:
@@ -196,13 +201,14 @@ def exchanged(
     points = encoding.snapped(points)
     values, moving = value(points), np.arange(len(points))
     for _ in range(rounds):
-        others = encoding.others(points[moving])
-        found = value(others.reshape(-1, encoding.dims)).reshape(others.shape[:2])
+        others, made_of = encoding.others(points[moving])
+        if not len(others):
+            break
+        found = np.full((len(moving), len(others)), np.inf)
+        found[made_of, np.arange(len(others))] = value(others)
         best = found.argmin(axis=1)
         lowest = found.min(axis=1)
         better = np.flatnonzero(lowest < values[moving])
-        moving, rows = moving[better], others[better, best[better]]
-        if not len(moving):
-            break
+        moving, rows = moving[better], others[best[better]]
         points[moving], values[moving] = rows, lowest[better]
     return points

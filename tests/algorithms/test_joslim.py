@@ -225,8 +225,8 @@ def test_proposals_of_a_space_with_choices_are_legal_canonical_and_of_all_option
 
 
 def test_joslim_trains_a_space_with_choices():
-    algorithm = joslim(with_choices(), steps_per_round=1, search=QUICK)
-    state = trained(algorithm, steps=2)
+    algorithm = joslim(with_choices(), num_sampled=1, search=QUICK)
+    state = trained(algorithm, steps=1)
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(state.trainable))
 
 

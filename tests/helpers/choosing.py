@@ -25,7 +25,11 @@ WINDOW = Window(Choice("kernel", ("3", "5")), (3, 5))
 Path = tuple[int, tuple[str, ...], int]
 """Number of blocks, operator of each, side of the last block's kernel."""
 
-PATHS: tuple[Path, ...] = ((1, ("large",), 3), (3, ("small", "large", "small"), 5), (2, ("large", "small"), 3))
+PATHS: tuple[Path, ...] = (
+    (1, ("large",), 3),
+    (3, ("small", "large", "small"), 5),
+    (2, ("large", "small"), 3),
+)
 
 
 def block(name: str, hidden: int, kernel_size: int, dtype: Any, window: Window | None = None):
