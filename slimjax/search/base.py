@@ -12,14 +12,16 @@ from slimjax.nn.choices import Choice
 from slimjax.nn.space import Space, Subnet
 
 Cost = Callable[[np.ndarray], Any]
-"""int32 [..., G] -> [...]: what subnets cost (MACs, parameters, bytes, milliseconds). It rises with channels."""
+"""int32 [..., G] -> [...]: what subnets cost (MACs, parameters, bytes, milliseconds). It rises with channels,
+and with options that have an order."""
 
 
 class Searcher(NamedTuple):
     """A search that asks for subnets and is told their scores: the lower, the better.
 
     State is a NamedTuple of arrays and numbers, of the same shapes from first to last, so it can be checkpointed.
-    All five are deterministic in their arguments. A subnet is asked for once, whatever its score.
+    All five are deterministic in their arguments. A subnet is asked for once, whatever its score, where a search does not say
+    otherwise.
 
     Args:
       init: () -> state.

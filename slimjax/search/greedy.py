@@ -43,7 +43,8 @@ def greedy(space: Space, cost: Cost, targets: Sequence[float], groups: int = 10)
     remaining targets get the last network.
 
     Of an ordered choice, the next lower option is a candidate; of an unordered one, every option that makes the network
-    cheaper. Axes that an option brings along begin at full size, and such a network must be cheaper, too.
+    cheaper, so one that was not taken may be asked for again. Axes that an option brings along begin at full size, and
+    such a network must be cheaper, too.
 
     Paper: Yu and Huang, AutoSlim, 2019, section 3; a score is the top-1 error on one large batch, with the norms'
     statistics of that batch.
@@ -123,7 +124,7 @@ class _Greedy:
     def _narrower(self, subnet: Subnet) -> np.ndarray:
         """int32 [N, G]: the subnet with a step less of each axis that it has, where there is one."""
         exists = self.space.exists(subnet)
-        steps = [(i, entry) for i in np.flatnonzero(exists) for entry in self._below(subnet, i)]
+        steps = [(i, entry) for i in np.flatnonzero(exists).tolist() for entry in self._below(subnet, i)]
         rows = np.tile(subnet, (len(steps), 1))
         for row, (i, entry) in zip(rows, steps, strict=True):
             row[i] = entry
