@@ -11,12 +11,15 @@ import numpy as np
 from slimjax.budgets import MACS, Resource
 from slimjax.nn.space import Subnet
 from slimjax.nn.trace import residual_streams
+from slimjax.search.encoding import Encoding
 from slimjax.supernet import Supernet
 
 
 @dataclasses.dataclass(frozen=True)
 class WidthVectors:
     """The box [low, 1]^G that continuous optimisers search: each group's fraction of its full size.
+
+    Options of a choice share the range of its fraction equally, the first at the lower end.
 
     Args:
       nondecreasing: a stream (`Supernet.streams`) is never narrower than the one before it. Paper: Joslim's code; where
@@ -35,8 +38,17 @@ class WidthVectors:
         """The smallest network's fraction."""
         return self.net.space.min_width / self.net.space.max_width
 
+    @functools.cached_property
+    def encoding(self) -> Encoding | None:
+        """How a kernel is to see the fractions of a space with choices; None: the space has none."""
+        space = self.net.space
+        if not space.choices:
+            return None
+        sizes, ordered = zip(*((len(choice), choice.ordered) for choice in space.choices), strict=True)
+        return Encoding(len(space.groups), sizes, ordered, self.low, space.exists)
+
     def subnets(self, fractions: np.ndarray) -> Subnet:
-        """int32 [..., G], rounded as the space does, streams then raised in order.
+        """int32 [..., G], rounded as the space does, streams then raised in order where they exist.
 
         Fractions that rounding has put a bit outside of the box are taken back.
         """
@@ -49,7 +61,7 @@ class WidthVectors:
         for i, before in zip(streams[1:], streams, strict=False):
             raised = np.maximum(subnets[..., i], subnets[..., before])
             subnets[..., i] = np.minimum(raised, self.net.space.largest[i])
-        return subnets
+        return space.canonical(subnets)
 
     def sample(self, seed: int, count: int, spread: float) -> Subnet:
         """Random subnets, int32 [count, G]: each group's width is within `spread` of a common one."""

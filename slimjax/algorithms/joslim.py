@@ -56,8 +56,9 @@ def joslim(
 ) -> Algorithm:
     """Rounds of K steps on max, M proposed and min; before each round the whole history is scored again.
 
-    The first 20 proposals have one random width for all groups, the 21st is the full network; then MOBO-TS2
-    proposes (`search.bayes`). The largest learns from labels, all others from its detached softmax.
+    The first 20 proposals have one random width for all groups, and random options where those have no order; the
+    21st is the full network; then MOBO-TS2 proposes (`search.bayes`). The largest learns from labels, all others from
+    its detached softmax.
 
     Paper: sections 3.2 to 3.4 (targeted sampling, local approximation, temporal sharing), algorithm 1.
     Differs: from the authors' code, which scores the history on the test set; here on held-out training images.
@@ -188,12 +189,12 @@ class _Rounds:
     def _proposal(self, arrays: Arrays, number: int) -> Arrays:
         """Widths [G] with what is to be written down beside them."""
         rng = np.random.default_rng((self.seed, number))
-        dims, low = arrays["widths"].shape[1], self.history.vectors.low
-        if (first := bayes.prior(number, dims, low, rng)) is not None:
+        vectors, dims = self.history.vectors, arrays["widths"].shape[1]
+        if (first := bayes.prior(number, dims, vectors.low, rng, vectors.encoding)) is not None:
             return self.history.written(first, None, "prior", arrays["warm"])
-        vectors, known = self.history.vectors, self.history.known(arrays)
+        known, start = self.history.known(arrays), bayes.Warm.unpack(arrays["warm"])
         visited = arrays["widths"][known].astype(np.float64), arrays["loss"][known].astype(np.float64)
         cost = lambda widths: vectors.cost(vectors.subnets(widths))  # noqa: E731
-        found = bayes.propose(*visited, cost, low, rng, self.options, bayes.Warm.unpack(arrays["warm"]))
+        found = bayes.propose(*visited, cost, vectors.low, rng, self.options, start, vectors.encoding)
         warm = arrays["warm"] if found.warm is None else found.warm.packed(dims)
         return self.history.written(found.widths, found.target, found.how, warm)

@@ -12,6 +12,7 @@ import numpy as np
 from slimjax.checks import check, integer
 from slimjax.search import bayes
 from slimjax.search.bayes_options import BayesOptions
+from slimjax.search.segment import random_widths
 
 LOW = 0.42
 """The authors' smallest width."""
@@ -66,7 +67,7 @@ def visited(chain: Chain, count: int, rng: np.random.Generator) -> np.ndarray:
     low = np.full(dims, LOW)
     first = [widths for i in range(count) if (widths := bayes.prior(i, dims, LOW, rng)) is not None]
     targets = rng.uniform(float(chain.cost(low)), 1.0, count - len(first))
-    return np.array(first + [bayes.random_widths(chain.cost, target, low, rng) for target in targets])
+    return np.array(first + [random_widths(chain.cost, target, low, rng) for target in targets])
 
 
 def run(history: int, dims: int, repeats: int, warm: bool = False, seed: int = 0) -> dict[str, Any]:

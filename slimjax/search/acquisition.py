@@ -6,21 +6,25 @@ All descents advance together, so that covariances with the data are worked out 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
 from typing import Protocol
 
 import numpy as np
 from scipy import optimize
 
+from slimjax.search.encoding import Encoding, exchanged
 from slimjax.search.gp import GP
+from slimjax.search.segment import CostRatio
 
 AUGMENTATION = 1e-6
 
+EXCHANGED = 2
+"""Of the points that descents end at, the best so many have their options exchanged."""
+
+EXCHANGE_ROUNDS = 10
+"""At one weight, at most."""
+
 DESCENT_STEPS = 15
 """Of all descents at one weight, at most. BoTorch has 200, for fronts that are no better (see docs/search.md)."""
-
-CostRatio = Callable[[np.ndarray], np.ndarray]
-"""Widths [..., d] to true costs [...] over the full network's."""
 
 
 class Objective(Protocol):
@@ -56,7 +60,7 @@ class TrueCost:
     """The cost itself, standardised as (cost - shift) / scale.
 
     It rises in steps, because channels are whole: gradients are differences over a distance of `reach` to both
-    sides, which many a step lies within.
+    sides, which many a step lies within. Along choices, which come after the groups, it has none.
     """
 
     cost: CostRatio
@@ -64,26 +68,33 @@ class TrueCost:
     scale: float
     low: np.ndarray
     reach: float = 0.05
+    groups: int | None = None
 
     def values(self, points: np.ndarray) -> np.ndarray:
         return (self.cost(points) - self.shift) / self.scale
 
     def slopes(self, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        steps = self.reach * np.eye(points.shape[1])
+        steps = self.reach * np.eye(points.shape[1])[: self.groups]
         above = np.minimum(points[:, None] + steps, 1.0)
         below = np.maximum(points[:, None] - steps, self.low)
-        distance = np.einsum("mii->mi", above - below)
-        rise = self.values(above) - self.values(below)
-        return self.values(points), rise / np.where(distance > 0, distance, 1.0)
+        distance = np.einsum("mii->mi", (above - below)[..., : self.groups])
+        rise, slopes = self.values(above) - self.values(below), np.zeros_like(points)
+        slopes[:, : self.groups] = rise / np.where(distance > 0, distance, 1.0)
+        return self.values(points), slopes
 
 
 @dataclasses.dataclass(frozen=True)
 class Tchebyshev:
-    """T = max(a, c) + 1e-6 (a + c), with a = (1 - lam)(loss - baseline) and c = lam (cost - baseline)."""
+    """T = max(a, c) + 1e-6 (a + c), with a = (1 - lam)(loss - baseline) and c = lam (cost - baseline).
+
+    Args:
+      encoding: of the points, where some of their axes are choices.
+    """
 
     loss: Objective
     cost: Objective
     baseline: float
+    encoding: Encoding | None = None
 
     def scalar(self, loss: np.ndarray, cost: np.ndarray, lam: float) -> np.ndarray:
         """T [m] from the objectives' values [m]."""
@@ -104,6 +115,22 @@ class Tchebyshev:
     def minimise(self, lam: float, starts: np.ndarray, low: np.ndarray) -> np.ndarray:
         """The best point [d] of those that descents from `starts` [m, d] end at, in the box [low, 1]^d.
 
+        Descents move groups only. Where there are choices, their options are exchanged after that.
+        """
+        points = self._descended(lam, starts, low)
+        values = self.pieces(points, lam)[0].max(axis=0)
+        if self.encoding is None:
+            return points[values.argmin()]
+
+        def value(some: np.ndarray) -> np.ndarray:
+            return self.scalar(self.loss.values(some), self.cost.values(some), lam)
+
+        points = exchanged(value, points[values.argsort()[:EXCHANGED]], self.encoding, EXCHANGE_ROUNDS)
+        return points[value(points).argmin()]
+
+    def _descended(self, lam: float, starts: np.ndarray, low: np.ndarray) -> np.ndarray:
+        """The points [m, d] that descents end at.
+
         L-BFGS-B minimises the sum over all starts, as BoTorch does. It knows nothing of the crease where the two
         pieces cross, and a descent may end there a little above the minimum. That is of use: see docs/search.md.
         """
@@ -119,6 +146,4 @@ class Tchebyshev:
         found = optimize.minimize(
             total, starts.ravel(), jac=True, method="L-BFGS-B", bounds=bounds, options=options
         )
-        points = np.clip(found.x.reshape(starts.shape), low, 1.0)
-        values, _ = self.pieces(points, lam)
-        return points[values.max(axis=0).argmin()]
+        return np.clip(found.x.reshape(starts.shape), low, 1.0)

@@ -8,17 +8,20 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from slimjax.errors import BadValue
+from slimjax.nn.choices import Choice
 from slimjax.nn.space import Space, Subnet
 
 Cost = Callable[[np.ndarray], Any]
-"""int32 [..., G] -> [...]: what subnets cost (MACs, parameters, bytes, milliseconds). It rises with channels."""
+"""int32 [..., G] -> [...]: what subnets cost (MACs, parameters, bytes, milliseconds). It rises with channels,
+and with options that have an order."""
 
 
 class Searcher(NamedTuple):
     """A search that asks for subnets and is told their scores: the lower, the better.
 
     State is a NamedTuple of arrays and numbers, of the same shapes from first to last, so it can be checkpointed.
-    All five are deterministic in their arguments. A subnet is asked for once, whatever its score.
+    All five are deterministic in their arguments. A subnet is asked for once, whatever its score, where a search does not say
+    otherwise.
 
     Args:
       init: () -> state.
@@ -49,6 +52,11 @@ def usable(scores: Any, count: int) -> np.ndarray:
     return np.where(np.isfinite(scores), scores, np.nan)
 
 
+def unordered(space: Space) -> np.ndarray:
+    """bool [G]: the axes that are choices whose neighbouring options are not alike."""
+    return np.array([isinstance(axis, Choice) and not axis.ordered for axis in space.axes], bool)
+
+
 def check_reachable(
     name: str,
     budget: float,
@@ -64,7 +72,10 @@ def check_reachable(
       below: a subnet has to cost less than the budget, not just as much.
       ends: the cheapest and the dearest subnet in question; None: the space's.
     """
-    least, most = (float(cost(subnet)) for subnet in ends or (space.lowest, space.largest))
+    if ends is None:
+        least, most = _extreme(space, cost, space.lowest, min), _extreme(space, cost, space.largest, max)
+    else:
+        least, most = (float(cost(subnet)) for subnet in ends)
     if not np.isfinite(budget) or budget < least or (below and budget == least):
         raise BadValue(
             name,
@@ -72,3 +83,16 @@ def check_reachable(
             f"subnets cost {least:.10g} to {most:.10g}. Raise it, or lower the space's smallest width "
             f"({space.min_width:g}).",
         )
+
+
+def _extreme(space: Space, cost: Cost, subnet: Subnet, better: Callable[..., float]) -> float:
+    """The least or most that subnets cost: at one end of all ordered axes; other options are exchanged one by one."""
+    found = float(cost(space.canonical(subnet)))
+    for i in np.tile(np.flatnonzero(unordered(space)), 2):  # options may bring others along
+        rows = np.tile(subnet, (len(space.legal(space.axes[i])), 1))
+        rows[:, i] = space.legal(space.axes[i])
+        costs = np.asarray(cost(space.canonical(rows)), np.float64).tolist()
+        if better(*costs, found) != found:
+            found = better(costs)
+            subnet = rows[costs.index(found)]
+    return found

@@ -25,16 +25,16 @@ from scipy.stats import qmc
 from threadpoolctl import threadpool_limits
 
 from slimjax.search import gp, pareto
-from slimjax.search.acquisition import Bound, CostRatio, Objective, Tchebyshev, TrueCost
+from slimjax.search.acquisition import Bound, Objective, Tchebyshev, TrueCost
 from slimjax.search.bayes_options import BayesOptions
+from slimjax.search.encoding import Encoding, seen
 from slimjax.search.kernels import AdditiveMatern, Matern
+from slimjax.search.segment import CostRatio, nearest_between, random_widths
 
 logger = logging.getLogger(__name__)
 
 PRIOR_POINTS = 20
 """Proposals of one random width for all dimensions, before the full network and the optimiser's own."""
-
-POINTS_ON_A_SEGMENT = 65
 
 TARGET_FLOOR = 0.1
 """Share of the "pareto" rule that is uniform, so that no target starves."""
@@ -126,13 +126,21 @@ class History:
         return History(self.widths[rows], self.losses[rows], self.ratios[rows])
 
 
-def prior(index: int, dims: int, low: float | np.ndarray, rng: np.random.Generator) -> np.ndarray | None:
+def prior(
+    index: int,
+    dims: int,
+    low: float | np.ndarray,
+    rng: np.random.Generator,
+    encoding: Encoding | None = None,
+) -> np.ndarray | None:
     """Widths [d] of proposal number `index`, from 0, if it is one of those before the optimiser's; else None.
 
-    The first `PRIOR_POINTS` are one width for all dimensions, uniform in [low, 1]; then comes the full network.
+    The first `PRIOR_POINTS` are one width for all dimensions, uniform in [low, 1], but for unordered choices, whose
+    options are random; then comes the full network.
     """
     if index < PRIOR_POINTS:
-        return np.maximum(rng.uniform(np.min(low), 1.0), np.broadcast_to(low, dims)).astype(np.float64)
+        widths = np.maximum(rng.uniform(np.min(low), 1.0), np.broadcast_to(low, dims)).astype(np.float64)
+        return widths if encoding is None else encoding.mixed(widths, rng)
     return np.ones(dims) if index == PRIOR_POINTS else None
 
 
@@ -144,6 +152,7 @@ def propose(
     rng: np.random.Generator,
     options: BayesOptions,
     start: Warm | None = None,
+    encoding: Encoding | None = None,
 ) -> Proposal:
     """The next widths to visit, deterministic in the arguments (but for the seconds).
 
@@ -156,6 +165,7 @@ def propose(
       cost: true cost over the full network's, of widths [..., d]. It may round and repair widths.
       low: smallest width, or one for each dimension [d].
       start: a former proposal's `warm`.
+      encoding: of a space with choices; None: all dimensions are widths.
 
     Raises:
       ValueError: shapes that do not match.
@@ -167,15 +177,14 @@ def propose(
     corner = np.array(np.broadcast_to(low, widths.shape[1:]), np.float64)
     history = History.of(widths, losses, cost)
     target = None if options.random_lambda else draw_target(history, float(cost(corner)), rng, options)
-    task = _Task(cost, corner, options, rng, target)
+    task = _Task(cost, corner, options, rng, target, encoding)
     try:
         with threadpool_limits(1, user_api="blas"):
             found = task.search(history.newest(options.history_cap), start)
     except gp.FitError as error:
         logger.warning("search: %s; a random candidate instead.", error)
-        found = _Found(
-            random_widths(cost, target, corner, rng), 0, "random", time.perf_counter() - began, None
-        )
+        widths = random_widths(cost, target, corner, rng, task.groups)
+        found = _Found(widths, 0, "random", time.perf_counter() - began, None)
     ratio = float(cost(found.widths))
     return Proposal(
         **found._asdict(),
@@ -205,6 +214,12 @@ class _Task:
     options: BayesOptions
     rng: np.random.Generator
     target: float | None
+    encoding: Encoding | None
+
+    @property
+    def groups(self) -> int | None:
+        """How many dimensions are widths; None: all."""
+        return None if self.encoding is None else self.encoding.groups
 
     def search(self, history: History, start: Warm | None) -> _Found:
         began = time.perf_counter()
@@ -230,14 +245,15 @@ class _Task:
         ratios, shift, scale = _standardised(history.ratios)
         options, begin = self.options, start or Warm(None, None)
         sign = math.sqrt(options.beta) * (1 if options.bound == "upper" else -1)
-        loss = gp.fit(history.widths, losses, Matern(options.ard), self.rng, begin.loss)
+        of_loss, of_cost = seen(Matern(options.ard), self.encoding), seen(AdditiveMatern(), self.encoding)
+        loss = gp.fit(history.widths, losses, of_loss, self.rng, begin.loss)
         if options.cost_model == "exact":
-            objective: Objective = TrueCost(self.cost, shift, scale, self.low)
+            objective: Objective = TrueCost(self.cost, shift, scale, self.low, groups=self.groups)
             warm = Warm(loss.hyper, None)
         else:
-            process = gp.fit(history.widths, ratios, AdditiveMatern(), self.rng, begin.cost)
+            process = gp.fit(history.widths, ratios, of_cost, self.rng, begin.cost)
             warm, objective = Warm(loss.hyper, process.hyper), Bound(process, sign)
-        return Tchebyshev(Bound(loss, sign), objective, options.baseline), warm
+        return Tchebyshev(Bound(loss, sign), objective, options.baseline, self.encoding), warm
 
     def _choose(self, tried: list[tuple[np.ndarray, float]], target: float) -> tuple[np.ndarray, str]:
         last, ratio = tried[-1]
@@ -247,7 +263,7 @@ class _Task:
         dearer = min(
             (t for t in tried if t[1] > target), key=lambda t: t[1], default=(np.ones_like(last), 0.0)
         )
-        return nearest_between(self.cost, cheaper[0], dearer[0], target), "segment"
+        return nearest_between(self.cost, cheaper[0], dearer[0], target, self.groups), "segment"
 
 
 def weigh(
@@ -332,39 +348,3 @@ def _standardised(values: np.ndarray) -> tuple[np.ndarray, float, float]:
         scale = float(values.std(ddof=1)) if len(values) > 1 else 0.0
         scale = scale if scale > 1e-9 * max(1.0, abs(shift)) else 1.0
         return (values - shift) / scale, shift, scale
-
-
-def random_widths(
-    cost: CostRatio, target: float | None, low: np.ndarray, rng: np.random.Generator
-) -> np.ndarray:
-    """Layer-wise uniform random widths [d], moved towards the smallest or the full network to cost the target."""
-    widths = rng.uniform(low, 1.0)
-    if target is None:
-        return widths
-    corner = low if cost(widths) > target else np.ones_like(low)
-    return nearest_between(cost, widths, corner, target)
-
-
-def nearest_between(cost: CostRatio, a: np.ndarray, b: np.ndarray, target: float) -> np.ndarray:
-    """The point [d] on the way from a to b that costs nearest to the target.
-
-    The way is the segment and, over the piece of it in which the cost passes the target, one coordinate after
-    another: where all widths are equal, all channels round down at once, and the cost jumps. Grids, not bisection:
-    rounding and repairs need not leave the cost monotone.
-    """
-    low, high = 0.0, 1.0
-    for _ in range(2):
-        shares = np.linspace(low, high, POINTS_ON_A_SEGMENT)
-        points = _mix(a, b, shares[:, None])
-        above = cost(points) - target
-        passes = np.flatnonzero((above[1:] > 0) != (above[:-1] > 0))
-        cell = int(passes[0]) if len(passes) else min(int(np.abs(above).argmin()), len(shares) - 2)
-        low, high = shares[cell : cell + 2].tolist()
-    turns = np.where(np.tri(len(a) + 1, len(a), -1, bool), _mix(a, b, high), _mix(a, b, low))
-    points = np.concatenate([points, turns])
-    return points[np.abs(cost(points) - target).argmin()]
-
-
-def _mix(a: np.ndarray, b: np.ndarray, share: np.ndarray | float) -> np.ndarray:
-    """(1 - share) a + share b, exact where the share is 0 or 1 and where a = b."""
-    return np.clip((1 - share) * a + share * b, np.minimum(a, b), np.maximum(a, b))

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 
 from slimjax.nn.space import Space
-from slimjax.search.base import Cost, usable
+from slimjax.search.base import Cost, unordered, usable
 
 ATTEMPTS = 20
 """Rounds of drawing anew what does not fit or is known; then as many in which it is repaired."""
@@ -83,14 +83,23 @@ class Genes:
     def draw(self, count: int, rng: np.random.Generator) -> np.ndarray:
         return rng.integers(self.sizes, size=(count, len(self.sizes)))
 
+    def exists(self, genes: np.ndarray) -> np.ndarray:
+        """bool [N, G]: the axes that there are."""
+        return self.space.exists(self.decode(genes))
+
+    def filled(self, genes: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        """The same subnets, with random entries of axes that they lack: a child whose options bring one has that."""
+        return np.where(self.exists(genes), genes, self.draw(len(genes), rng)) if self.space.under else genes
+
     def mutate(
         self, elders: np.ndarray, count: int, probability: float, rng: np.random.Generator
     ) -> np.ndarray:
-        copies = elders[rng.integers(len(elders), size=count)]
+        copies = self.filled(elders[rng.integers(len(elders), size=count)], rng)
         return np.where(rng.random(copies.shape) < probability, self.draw(count, rng), copies)
 
     def cross(self, elders: np.ndarray, count: int, rng: np.random.Generator) -> np.ndarray:
-        one, other = elders[rng.integers(len(elders), size=(2, count))]
+        pairs = elders[rng.integers(len(elders), size=(2, count))]
+        one, other = (self.filled(genes, rng) for genes in pairs)
         return np.where(rng.random(one.shape) < 0.5, one, other)
 
     def excess(self, genes: np.ndarray) -> np.ndarray:
@@ -99,23 +108,29 @@ class Genes:
         return (costs > self.high).astype(int) - (costs < self.low)
 
     def repair(self, genes: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        """Moves a random axis of each misfit by one legal entry, again and again; some may stay misfits.
+        """Moves a random axis that each misfit has by one legal entry, again and again; some may stay misfits.
 
-        Something can always move: the narrowest subnet is within the budget, and the largest above the bound. Where a
-        later option is a cheaper one, a step may lead away; another follows.
+        Something can always move: the narrowest subnet is within the budget, and the largest above the bound. An
+        unordered choice takes any other option. Where that, or a later option, leads away, another move follows.
         """
-        each = np.arange(len(genes))
+        each, loose = np.arange(len(genes)), unordered(self.space) & (self.sizes > 1)
         for _ in range(self.sizes.sum()):
             excess = self.excess(genes)
             if not excess.any():
                 break
             moved = genes - excess[:, None]
-            movable = (moved >= 0) & (moved < self.sizes)
+            movable = ((moved >= 0) & (moved < self.sizes) | loose) & self.exists(genes)
             chosen = np.where(movable, rng.random(genes.shape), -1.0).argmax(axis=1)
-            step = np.zeros_like(genes)
-            step[each, chosen] = excess
-            genes = genes - step
+            if loose.any():
+                moved = np.where(loose, self.others(genes, rng), moved)
+            moves = movable[each, chosen] & (excess != 0)
+            genes = genes.copy()
+            genes[each[moves], chosen[moves]] = moved[each[moves], chosen[moves]]
         return genes
+
+    def others(self, genes: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        """int [N, G]: a random other entry of each axis that has one."""
+        return (genes + rng.integers(1, np.maximum(2, self.sizes), genes.shape)) % self.sizes
 
 
 class Brood:

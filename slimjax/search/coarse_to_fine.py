@@ -12,7 +12,7 @@ import numpy as np
 from slimjax.checks import check_fields, integer, number
 from slimjax.errors import BadValue
 from slimjax.nn.space import Space, Subnet
-from slimjax.search.base import Cost, Searcher, check_reachable, target_name
+from slimjax.search.base import Cost, Searcher, check_reachable, target_name, unordered
 from slimjax.search.breeding import Brood, Generations, Genes, best
 
 _RULES = {
@@ -38,22 +38,23 @@ def coarse_to_fine(
 ) -> Searcher:
     """Asks for a coarse grid, then, for one budget after another, for variations of the grid's best within it.
 
-    In the grid, the groups are divided by their order into blocks, each with one width for all of its groups; it
+    In the grid, the axes are divided by their order into blocks, each with one width for all of its axes; it
     has every combination of a few widths, evenly spaced from the smallest to the largest. A *skeleton* is the grid's
-    subnet of the lowest score within a budget. A variation moves all groups of it by one random distance, and then
-    each group with a probability by one of its own; what does not fit the budget, or is known, is drawn anew.
+    subnet of the lowest score within a budget. A variation moves all axes of it by one random distance, and then
+    each axis with a probability by one of its own; what does not fit the budget, or is known, is drawn anew. Options
+    of an unordered choice have no distance: with that probability it takes any other one.
 
     Paper: Yu et al., BigNAS, ECCV 2020, "Coarse-to-fine Architecture Selection".
-    Differs: only channels vary; the paper has no numbers for the grid or the mutations, and these are ours. What is
-    dearer than the largest budget is left out of the grid. After some attempts, random groups of a variation are
+    Differs: no resolutions; the paper has no numbers for the grid or the mutations, and these are ours. What is
+    dearer than the largest budget is left out of the grid. After some attempts, random axes of a variation are
     narrowed by a legal step until it fits.
 
     Args:
       trials: subnets asked for at most. Where a skeleton has fewer variations, there are fewer.
       coarse: share of `trials` that the whole grid may have at most. The rest is divided evenly among the budgets.
-      blocks: into which the groups are divided. (BigNAS has one width for the whole network in its grid: 1.)
-      probability: that a group is moved on its own.
-      reach: how far groups are moved at most, each time: the share of a group's legal counts; at least by one if
+      blocks: into which the axes are divided. (BigNAS has one width for the whole network in its grid: 1.)
+      probability: that an axis is moved on its own.
+      reach: how far axes are moved at most, each time: the share of an axis's legal entries; at least by one if
         on its own.
 
     Raises:
@@ -139,16 +140,24 @@ class _CoarseToFine:
         brood = Brood(genes, state.subnets[: state.asked], rng)
         if len(skeleton):
             size = (self.trials - len(self.grid)) // len(self.budgets)
-            brood.grow_to(size, lambda n: self._vary(skeleton, genes.sizes, n, rng))
+
+            def vary(count: int) -> np.ndarray:
+                copies = genes.filled(np.repeat(skeleton, count, axis=0), rng)
+                return self._vary(genes, copies, rng)
+
+            brood.grow_to(size, vary)
         return state.asking(brood.rows)
 
-    def _vary(
-        self, skeleton: np.ndarray, sizes: np.ndarray, count: int, rng: np.random.Generator
-    ) -> np.ndarray:
-        """int [count, G]: genes near the skeleton [1, G], of groups with so many legal counts [G]."""
+    def _vary(self, genes: Genes, copies: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        """int [N, G]: genes near copies [N, G] of a skeleton."""
+        sizes = genes.sizes
         far = self.reach * (sizes - 1)
-        together = np.rint(rng.uniform(-1, 1, (count, 1)) * far).astype(int)
+        together = np.rint(rng.uniform(-1, 1, (len(copies), 1)) * far).astype(int)
         steps = np.maximum(1, np.rint(far).astype(int))
-        alone = rng.integers(1, steps + 1, (count, len(sizes))) * rng.choice([-1, 1], (count, len(sizes)))
-        moved = rng.random(alone.shape) < self.probability
-        return np.clip(skeleton + together + np.where(moved, alone, 0), 0, sizes - 1)
+        alone = rng.integers(1, steps + 1, copies.shape) * rng.choice([-1, 1], copies.shape)
+        moved = rng.random(copies.shape) < self.probability
+        near = np.clip(copies + together + np.where(moved, alone, 0), 0, sizes - 1)
+        loose = unordered(self.space)
+        if not loose.any():
+            return near
+        return np.where(loose, np.where(moved, genes.others(copies, rng), copies), near)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -12,7 +13,7 @@ from slimjax.checks import check, integer
 from slimjax.errors import BadValue, RunError
 from slimjax.nn.choices import Choice
 from slimjax.nn.space import Axis, Space, Subnet
-from slimjax.search.base import Cost, Searcher, check_reachable, target_name, usable
+from slimjax.search.base import Cost, Searcher, check_reachable, target_name, unordered, usable
 
 
 class GreedyState(NamedTuple):
@@ -41,9 +42,13 @@ def greedy(space: Space, cost: Cost, targets: Sequence[float], groups: int = 10)
     full network is never recorded, even for a target that it meets. If nothing is left to narrow, all
     remaining targets get the last network.
 
+    Of an ordered choice, the next lower option is a candidate; of an unordered one, every option that makes the network
+    cheaper, so one that was not taken may be asked for again. Axes that an option brings along begin at full size, and
+    such a network must be cheaper, too.
+
     Paper: Yu and Huang, AutoSlim, 2019, section 3; a score is the top-1 error on one large batch, with the norms'
     statistics of that batch.
-    Differs: a step is the same share of a channel group, not of a layer: layers tied by a residual sum are
+    Differs: choices; a step is the same share of a channel group, not of a layer: layers tied by a residual sum are
     narrowed together. A group that has its fewest channels is not asked for, where the authors add 1 to its error.
 
     Args:
@@ -73,7 +78,7 @@ class _Greedy:
 
     Args:
       limits: float64 [T], the targets, the highest first.
-      steps: for each channel group, the counts that it goes through, ascending.
+      steps: for each axis, the entries that it goes through, ascending.
     """
 
     space: Space
@@ -117,12 +122,28 @@ class _Greedy:
         return before + bool(self.cost(subnet) < self.limits[before])
 
     def _narrower(self, subnet: Subnet) -> np.ndarray:
-        """int32 [N, G]: the subnet with a step less of each group that has one."""
-        candidates = np.tile(subnet, (len(self.steps), 1))
-        pairs = zip(self.steps, subnet, strict=True)
-        fewer = np.array([counts[counts < n].max(initial=-1) for counts, n in pairs])
-        np.fill_diagonal(candidates, np.maximum(fewer, 0))
-        return self.space.canonical(candidates[(fewer >= 0) & self.space.exists(subnet)])
+        """int32 [N, G]: the subnet with a step less of each axis that it has, where there is one."""
+        exists = self.space.exists(subnet)
+        steps = [(i, entry) for i in np.flatnonzero(exists).tolist() for entry in self._below(subnet, i)]
+        rows = np.tile(subnet, (len(steps), 1))
+        for row, (i, entry) in zip(rows, steps, strict=True):
+            row[i] = entry
+        brings = self.space.exists(rows) & ~exists
+        rows = self.space.canonical(np.where(brings, self.space.largest, rows))
+        unsure = brings.any(axis=1) | self._unordered[[i for i, _ in steps]]
+        if not unsure.any():
+            return rows
+        return rows[~unsure | (np.asarray(self.cost(rows)) < self.cost(subnet))]
+
+    def _below(self, subnet: Subnet, i: int) -> np.ndarray:
+        """The entries of axis i that a step may lead to: all other options of an unordered choice, else one at most."""
+        if self._unordered[i]:
+            return self.steps[i][self.steps[i] != subnet[i]]
+        return self.steps[i][self.steps[i] < subnet[i]][-1:]
+
+    @functools.cached_property
+    def _unordered(self) -> np.ndarray:
+        return unordered(self.space)
 
 
 def ladder(space: Space, axis: Axis, groups: int) -> np.ndarray:

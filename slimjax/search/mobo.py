@@ -13,6 +13,7 @@ from slimjax.nn.space import Subnet
 from slimjax.search import bayes
 from slimjax.search.base import Cost, Searcher, target_name, usable
 from slimjax.search.bayes_options import BayesOptions
+from slimjax.search.encoding import Encoding
 
 
 class MoboState(NamedTuple):
@@ -39,27 +40,30 @@ def mobo(
     trials: int,
     options: BayesOptions | None = None,
     seed: int = 0,
+    encoding: Encoding | None = None,
 ) -> Searcher:
     """Asks for one subnet at a time, as `bayes` proposes it; finds the best within each budget.
 
     Paper: Joslim, section 4, TwoStage.
 
     Args:
-      subnets: fractions [..., d] of the full size -> int32 [..., G].
+      subnets: fractions [..., G] of the full size, and places in the range of options -> int32 [..., G].
       largest: int32 [G], the full network.
       low: smallest fraction.
       budgets: most that a subnet may cost.
       trials: how many subnets are asked for; the first 21 do not depend on scores.
+      encoding: of a space with choices (`vectors.WidthVectors.encoding`).
     """
     check("trials", trials, integer(1))
     full, dims = float(cost(largest)), len(largest)
-    search = _Mobo(subnets, cost, full, dims, low, tuple(budgets), trials, options or BayesOptions(), seed)
+    options = options or BayesOptions()
+    search = _Mobo(subnets, cost, full, dims, low, tuple(budgets), trials, options, seed, encoding)
     return Searcher(search.init, search.ask, search.tell, search.done, search.found)
 
 
 @dataclasses.dataclass(frozen=True)
 class _Mobo:
-    """The five functions of the search; fields are the arguments of `mobo`, the full network's cost and its groups."""
+    """The five functions of the search; fields are the arguments of `mobo`, the full network's cost and its axes."""
 
     subnets: Callable[[np.ndarray], Subnet]
     cost: Cost
@@ -70,6 +74,7 @@ class _Mobo:
     trials: int
     options: BayesOptions
     seed: int
+    encoding: Encoding | None
 
     def init(self) -> MoboState:
         empty = np.full((self.trials + 1, self.dims), np.nan), np.full(self.trials, np.nan)
@@ -100,11 +105,12 @@ class _Mobo:
         """The state with the fractions of the next trial."""
         rng = np.random.default_rng((self.seed, state.told))
         fractions = state.fractions.copy()
-        proposed = bayes.prior(state.told, self.dims, self.low, rng)
+        proposed = bayes.prior(state.told, self.dims, self.low, rng, self.encoding)
         if proposed is None:
             known = np.flatnonzero(np.isfinite(state.scores))
             history = fractions[known], state.scores[known]
-            proposed = bayes.propose(*history, self._ratio, self.low, rng, self.options).widths
+            found = bayes.propose(*history, self._ratio, self.low, rng, self.options, encoding=self.encoding)
+            proposed = found.widths
         fractions[state.told] = proposed
         return state._replace(fractions=fractions)
 

@@ -201,6 +201,7 @@ def _searchers(
     if wanted.method == "bayes":
         vectors = WidthVectors(net, resource)
         options: dict[str, Any] = {"budgets": limits, "trials": wanted.trials, "seed": wanted.seed}
+        options["encoding"] = vectors.encoding
         return [("", mobo(vectors.subnets, cost, space.largest, vectors.low, **options))]
     if wanted.method == "coarse_to_fine":
         # The grid depends on both, so another number of trials, or other budgets, begin another log.

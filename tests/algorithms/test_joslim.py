@@ -1,7 +1,9 @@
 """Joslim: who proposes, when the history is scored, and that a resumed run goes on as if nothing had happened."""
 
+import dataclasses
 import json
 
+import jax
 import numpy as np
 import pytest
 from ml_collections import ConfigDict
@@ -13,7 +15,9 @@ from slimjax.algorithms import joslim, usnet
 from slimjax.errors import UserError
 from slimjax.experiment import recipes
 from slimjax.experiment.loop import train
-from slimjax.supernet import named
+from slimjax.models.tfnas import TFNASNet
+from slimjax.nn.widths import Rounding
+from slimjax.supernet import Supernet, named
 from slimjax.vectors import WidthVectors
 
 
@@ -185,6 +189,45 @@ def test_stem_and_first_stage_may_share_a_fraction():
     assert net.space.to_channels(shared)["stage1"] == 8  # int(.5 * 16), not int(.9 * 16)
     assert net.space.to_channels(own)["stage1"] == 14
     assert len(named("mobilenet_v3_large").space) == 20  # where the first block's shortcut ties both
+
+
+def with_choices():
+    """Two stages whose blocks have an operator each; the second block is there if the depth says so."""
+    model = TFNASNet(
+        num_classes=5,
+        stages=((2, 8, 2, "relu"), (1, 8, 1, "relu")),
+        operators=("k3e3", "k5e6", "k3e3se"),
+        stem=8,
+        first=8,
+        tail=8,
+    )
+    net = Supernet(model, (8, 8, 3), Rounding("multiple", 4), min_width=0.5)
+    return dataclasses.replace(engine_of(), net=net)
+
+
+def test_proposals_of_a_space_with_choices_are_legal_canonical_and_of_all_options():
+    """The search knows the choices: what it proposes has them in the middle of an option's share."""
+    engine = with_choices()
+    space = engine.net.space
+    algorithm = joslim(engine, steps_per_round=1, num_sampled=8, search=QUICK)
+    states, proposals = follow(algorithm, 5, lambda rows: -np.sum(rows * space.exists(rows), -1) / 100.0)
+    rows = np.concatenate(proposals)
+    assert all(space.check(row) is not None for row in rows)
+    np.testing.assert_array_equal(space.canonical(rows), rows)
+    operator = space.index["stage1/block1/operator"]
+    assert set(rows[:20, operator]) == {0, 1, 2}
+    found = trials(algorithm, states[-1])
+    assert {trial.how for trial in found[21:]} <= {"searched", "segment"}
+    encoding = WidthVectors(engine.net).encoding
+    known = states[-1]["widths"][[i for i, trial in enumerate(found) if trial.how == "searched"]]
+    assert len(known) > 5
+    np.testing.assert_allclose(encoding.snapped(known), known, atol=1e-6)
+
+
+def test_joslim_trains_a_space_with_choices():
+    algorithm = joslim(with_choices(), num_sampled=1, search=QUICK)
+    state = trained(algorithm, steps=1)
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(state.trainable))
 
 
 def test_joslim_with_proposals_of_one_width_is_usnet():

@@ -11,7 +11,7 @@ from threadpoolctl import threadpool_info, threadpool_limits
 
 from slimjax.bench import search as bench
 from slimjax.errors import UserError
-from slimjax.search import bayes, pareto
+from slimjax.search import bayes, pareto, segment
 from slimjax.search.acquisition import Tchebyshev, TrueCost
 from slimjax.search.bayes_options import BayesOptions
 from slimjax.verbs import cli
@@ -194,7 +194,7 @@ def test_nearest_between_finds_the_target_of_a_cost_that_is_not_monotone():
     def cost(widths):
         return np.abs(widths - 0.5).sum(axis=-1)
 
-    found = bayes.nearest_between(cost, np.array([0.3]), np.array([1.0]), 0.4)
+    found = segment.nearest_between(cost, np.array([0.3]), np.array([1.0]), 0.4)
     np.testing.assert_allclose(found, 0.9, atol=1e-3)
 
 
@@ -202,7 +202,7 @@ def test_nearest_between_goes_where_all_channels_would_round_at_once():
     def cost(widths):
         return np.floor(10 * widths + 1e-9).sum(axis=-1) / 80
 
-    found = bayes.nearest_between(cost, np.full(8, 0.5), np.ones(8), 0.95)
+    found = segment.nearest_between(cost, np.full(8, 0.5), np.ones(8), 0.95)
     assert cost(found) == pytest.approx(0.95, abs=1 / 80)
 
 
@@ -214,8 +214,8 @@ def test_nearest_between_reaches_its_ends_exactly():
 
     for a, b in np.random.default_rng(0).uniform(0.25, 1, (50, 2, 6)):
         low, high = np.minimum(a, b), np.maximum(a, b)
-        assert bayes.nearest_between(cost, low, high, cost(high)).tolist() == high.tolist()
-        assert bayes.nearest_between(cost, low, high, cost(low)).tolist() == low.tolist()
+        assert segment.nearest_between(cost, low, high, cost(high)).tolist() == high.tolist()
+        assert segment.nearest_between(cost, low, high, cost(low)).tolist() == low.tolist()
 
 
 def test_visited_costs_are_uniform_where_random_widths_are_not():

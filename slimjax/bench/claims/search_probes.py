@@ -78,6 +78,7 @@ def searched(experiment: Experiment, state: TrainState, _: Mapping[str, float]) 
             trials=TRIALS,
             options=options,
             seed=seed,
+            encoding=vectors.encoding,
         )
         asked = vectors.subnets(_driven(searcher, score, net).fractions[:TRIALS])
         result[bound] = _front(experiment, state, asked)
