@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
@@ -13,8 +13,9 @@ from flax import traverse_util
 
 from slimjax.nn import slicing
 from slimjax.nn.feature_map import Axis
+from slimjax.nn.layers import DepthwiseConv
 from slimjax.nn.space import Space, Subnet
-from slimjax.nn.trace import Records
+from slimjax.nn.trace import LayerRecord, Records
 from slimjax.nn.widths import Group
 
 
@@ -31,7 +32,7 @@ class Kernel(NamedTuple):
     group: Group
 
 
-def kernels(records: Records) -> list[Kernel]:
+def kernels(records: Iterable[LayerRecord]) -> list[Kernel]:
     """All filters that make channels which can be cut: those of regular and of depthwise convolutions."""
     found = []
     for record in records:
@@ -42,7 +43,7 @@ def kernels(records: Records) -> list[Kernel]:
     return list(dict.fromkeys(found))
 
 
-def norms(records: Records, params: Mapping[str, Any], power: int = 2) -> dict[str, jax.Array]:
+def norms(records: Iterable[LayerRecord], params: Mapping[str, Any], power: int = 2) -> dict[str, jax.Array]:
     """For each slimmable group, the norm of every channel's filters, float32 [C] in the order of its channels.
 
     A channel's filters are those of all convolutions into its group: several write to a residual stream, and a
@@ -134,6 +135,16 @@ def gammas(records: Records, affine: Mapping[str, Any]) -> dict[str, jax.Array]:
     return {name: _root(total) for name, total in sums.items()}
 
 
+def depthwise_norms(records: Records, params: Mapping[str, Any]) -> dict[str, jax.Array]:
+    """For each slimmable group, the L1 norm of every channel's depthwise filters, float32 [C].
+
+    Paper: Hu et al., TF-NAS, ECCV 2020 (which channels elasticity-scaling keeps).
+    Differs: a group without depthwise filters has the norm of all its filters.
+    """
+    depthwise = [record for record in records if record.kind == DepthwiseConv.__name__]
+    return norms(records, params, power=1) | norms(depthwise, params, power=1)
+
+
 Importance = Callable[[Records, Mapping[str, Any]], dict[str, jax.Array]]
 """(records, variables at full size) -> for each slimmable group, how important its channels are, float32 [C]."""
 
@@ -142,5 +153,6 @@ IMPORTANCES: Mapping[str, Importance] = MappingProxyType(
         "l1": lambda records, variables: norms(records, variables["params"], power=1),
         "l2": lambda records, variables: norms(records, variables["params"], power=2),
         "gamma": lambda records, variables: gammas(records, variables["affine"]),
+        "depthwise": lambda records, variables: depthwise_norms(records, variables["params"]),
     }
 )
