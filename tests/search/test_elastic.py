@@ -86,7 +86,8 @@ def by_the_words(space, price, subnet, target):
         return channels
 
     if price_of(channels) > target:
-        for channels in iterations(channels, 1, -1):  # noqa: B020, B007: the last state goes on
+        for state in iterations(channels, 1, -1):
+            channels = state
             if price_of(channels) < target:
                 break
     else:
@@ -126,7 +127,10 @@ def test_growth_keeps_the_last_state_within_the_target():
     one_stage = elastic(space, total, start, 111, dict.fromkeys(("a", "b"), 1))
     assert one_stage.tolist() == [27, 81]  # 108; an iteration more is 112
     assert elastic(space, total, start, 112, {"a": 1, "b": 1}).tolist() == [28, 84]  # just as much is within
-    assert elastic(space, total, start, 111, {"a": 1, "b": 2}).tolist() == [27, 84]  # the second pass fills up
+    assert elastic(space, total, start, 111, {"a": 1, "b": 2}).tolist() == [
+        27,
+        84,
+    ]  # the second pass fills up
 
 
 def test_each_further_pass_comes_nearer_to_the_target():
