@@ -10,7 +10,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from slimjax.bench import bisampling, costs, rescore, search, step, table
+from slimjax.bench import bisampling, costs, elasticity, rescore, search, step, table
 from slimjax.bench.claims import decide
 from slimjax.experiment import config_file
 from slimjax.profiling import tpu
@@ -73,6 +73,13 @@ def run_search(arguments: argparse.Namespace, overrides: list[str]) -> None:
     print_answer(arguments, search.run(*given))
 
 
+def run_elasticity(arguments: argparse.Namespace, overrides: list[str]) -> None:
+    del overrides
+    use_cpu()
+    fields = given(arguments, "table", "targets") | options.sweep(arguments)
+    print_answer(arguments, elasticity.run(arguments.subnets, arguments.seed, **fields))
+
+
 def run_rescore(arguments: argparse.Namespace, overrides: list[str]) -> None:
     del overrides
     given = arguments.model, arguments.subnets, arguments.batch, arguments.repeats
@@ -87,6 +94,7 @@ TOOLS: Mapping[str, Callable[[argparse.Namespace, list[str]], None]] = MappingPr
         "table": run_table,
         "costs": run_costs,
         "search": run_search,
+        "elasticity": run_elasticity,
         "rescore": run_rescore,
     }
 )

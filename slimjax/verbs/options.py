@@ -13,8 +13,8 @@ from slimjax.verbs.arguments import Commands, add_commands, given
 
 # Words of modules that take seconds to import; tests hold them together.
 BENCH_TARGETS = ("cpu", "tpu-v4", "tpu-v5e", "tpu-v5p", "tpu-v6e")  # of profiling.tpu
-IMPORTANCES = ("l1", "l2", "gamma")  # of nn.filters
-METHODS = ("bayes", "coarse_to_fine", "evolution", "greedy", "history")  # of verbs.search
+IMPORTANCES = ("l1", "l2", "gamma", "depthwise")  # of nn.filters
+METHODS = ("bayes", "coarse_to_fine", "elastic", "evolution", "greedy", "history")  # of verbs.search
 CONVENTIONS = ("plain", "slimmable", "joslim", "tfnas")  # of cost.counts
 
 NETWORK = ("multiplier", "num_classes", "image_size", "divisor")
@@ -69,7 +69,12 @@ def define_search(parser: argparse.ArgumentParser) -> None:
         help="such as 'macs<=0.5' (a fraction of the largest network's) or 'latency_ms<=3.2@table.json'",
     )
     parser.add_argument(
-        "--method", choices=METHODS, help="default: bayes; history: what training has visited"
+        "--method",
+        choices=METHODS,
+        help="default: bayes; elastic: one architecture, scaled; history: what training has visited",
+    )
+    parser.add_argument(
+        "--from", metavar="FILE", help="for elastic: an architecture file (default: the largest subnet)"
     )
     parser.add_argument(
         "--trials", type=int, help="to score at most; for evolution in whole generations (default: 200)"
@@ -80,7 +85,8 @@ def define_search(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--reorder",
         choices=IMPORTANCES,
-        help="sort the trained channels first: by the norm of their filters, or of their gammas (default: not)",
+        help="sort the trained channels first: by the norm of their filters, of their gammas, or of their depthwise "
+        "filters alone (default: not)",
     )
 
 
@@ -247,6 +253,17 @@ def define_rescore(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def define_elasticity(parser: argparse.ArgumentParser) -> None:
+    _add_json(parser)
+    parser.add_argument("--table", help="a latency table (default: a roofline of TF-NAS's network)")
+    parser.add_argument("--subnets", type=int, default=150, help="random architectures (default: 150)")
+    parser.add_argument("--seed", type=int, default=0, help="of what is random (default: 0)")
+    parser.add_argument(
+        "--targets", type=_numbers, help="milliseconds, such as 10,12 (default: of the table)"
+    )
+    define_sweep(parser)
+
+
 BENCHES: Commands = MappingProxyType(
     {
         "claims": ("Decide the papers' claims on small real data.", define_claims),
@@ -266,6 +283,10 @@ BENCHES: Commands = MappingProxyType(
         "search": (
             "Time proposals of the Bayesian optimiser, on networks that are made up.",
             define_bench_search,
+        ),
+        "elasticity": (
+            "Scale random architectures to targets by a latency table: how near they come, and how fast.",
+            define_elasticity,
         ),
         "rescore": (
             "Time scoring many subnets against as many masked forward passes.",

@@ -18,10 +18,11 @@ from slimjax.experiment import reload, results
 from slimjax.experiment.build import Experiment, check_scoring
 from slimjax.experiment.measure import Prober, evaluate
 from slimjax.nn import filters
-from slimjax.nn.space import Subnet
+from slimjax.nn.space import Space, Subnet
 from slimjax.report.table import SubnetRow
 from slimjax.search.base import Cost, Searcher, check_reachable, target_name
 from slimjax.search.coarse_to_fine import coarse_to_fine
+from slimjax.search.elastic import elastic
 from slimjax.search.evolution import evolution
 from slimjax.search.greedy import greedy
 from slimjax.search.mobo import mobo
@@ -32,15 +33,31 @@ from slimjax.supernet import Supernet
 from slimjax.vectors import WidthVectors
 from slimjax.verbs.answers import print_rows, start_jax
 from slimjax.verbs.arguments import given, refuse
+from slimjax.workdir import architecture
 from slimjax.workdir.rundir import RunDir, SearchDir
 
-METHODS: Mapping[str, str] = MappingProxyType(
-    {"evolution": "loss", "coarse_to_fine": "loss", "greedy": "error", "bayes": "loss", "history": "loss"}
+METHODS: Mapping[str, str | None] = MappingProxyType(
+    {
+        "evolution": "loss",
+        "coarse_to_fine": "loss",
+        "greedy": "error",
+        "bayes": "loss",
+        "history": None,
+        "elastic": None,
+    }
 )
-"""How to search, and the score that it minimises; "history" takes what Joslim's training has visited."""
+"""How to search, and the score that it asks for; None: nothing is scored. "history" takes what Joslim's training has
+visited, "elastic" scales the channels of one architecture."""
 
 UNUSED: Mapping[str, tuple[str, ...]] = MappingProxyType(
-    {"greedy": ("trials", "seed"), "history": ("trials", "seed", "images", "split", "reorder")}
+    {
+        "evolution": ("from",),
+        "coarse_to_fine": ("from",),
+        "greedy": ("from", "trials", "seed"),
+        "bayes": ("from",),
+        "history": ("from", "trials", "seed", "images", "split", "reorder"),
+        "elastic": ("trials", "seed", "images", "split"),
+    }
 )
 """What is said of a search that a method does not ask for."""
 
@@ -63,6 +80,7 @@ class Search:
       trials: subnets to score, for "bayes", "coarse_to_fine" and "evolution".
       split: "holdout"; or "train", for networks that were trained on all images.
       reorder: channels are first sorted by this importance, of `filters.IMPORTANCES`; None: they stay as they are.
+      start: the architecture file that "elastic" begins with; None: the largest subnet.
     """
 
     directory: str
@@ -73,6 +91,7 @@ class Search:
     split: str = "holdout"
     seed: int = 0
     reorder: str | None = None
+    start: str | None = None
 
     def __post_init__(self) -> None:
         check("method", self.method, one_of(*METHODS))
@@ -110,8 +129,9 @@ def run(arguments: argparse.Namespace, overrides: list[str]) -> None:
 def asked(arguments: argparse.Namespace) -> Search:
     """What the arguments ask for. Raises: UserError: options that the method does not use."""
     method = arguments.method or Search.method
-    refuse(arguments, UNUSED.get(method, ()), f"--method {method} does not use it.")
-    options = given(arguments, "method", "images", "trials", "split", "seed", "reorder")
+    refuse(arguments, UNUSED[method], f"--method {method} does not use it.")
+    options = given(arguments, "method", "images", "trials", "split", "seed", "reorder", "from")
+    options = {"start" if name == "from" else name: value for name, value in options.items()}
     return Search(arguments.workdir, tuple(arguments.budget), **options)
 
 
@@ -123,7 +143,7 @@ def search(wanted: Search) -> list[SubnetRow]:
     """
     budgets = wanted.parsed()
     experiment = reload.experiment_of(wanted.run_dir)
-    experiment = experiment if wanted.method == "history" else _with_scoring(experiment, wanted)
+    experiment = _with_scoring(experiment, wanted) if METHODS[wanted.method] else experiment
     _check_budgets(wanted, budgets, experiment.net)
     state = reload.newest_state(experiment, wanted.run_dir)
     if SHARED not in state.affine:
@@ -161,9 +181,9 @@ def _with_scoring(experiment: Experiment, wanted: Search) -> Experiment:
 
 
 def _check_budgets(wanted: Search, budgets: Sequence[Budget], net: Supernet) -> None:
-    """A budget that no subnet meets is refused before anything is scored; a history says so itself."""
+    """A budget that no subnet meets is refused before anything is scored; where nothing is, the method says so."""
     cost = budgets[0].resource.cost(net)
-    if wanted.method != "history":
+    if METHODS[wanted.method]:
         for budget in budgets:
             limit, below = budget.absolute(net), wanted.method in BELOW
             check_reachable("budget", limit, net.space, cost, below=below)
@@ -177,7 +197,10 @@ def _found(
     limits = {str(budget): budget.absolute(experiment.net) for budget in budgets}
     if wanted.method == "history":
         return {name: _visited(experiment, state, cost, limit, name) for name, limit in limits.items()}
-    score = Prober(experiment).at(state, 0, METHODS[wanted.method])
+    if (asks_for := METHODS[wanted.method]) is None:
+        start = _start(wanted, space)
+        return {name: _scaled(space, cost, start, limit) for name, limit in limits.items()}
+    score = Prober(experiment).at(state, 0, asks_for)
     found: dict[str, Subnet] = {}
     for name, searcher in _searchers(wanted, experiment.net, budgets[0].resource, list(limits.values())):
         # What scores depend on is in the log's name: other weights or images begin another.
@@ -216,6 +239,26 @@ def _searchers(
     return [(f"-{target_name(limit)}", evolve(limit)) for limit in limits]
 
 
+def _start(wanted: Search, space: Space) -> Subnet:
+    """What elasticity-scaling begins with."""
+    if wanted.start is not None:
+        return architecture.load(wanted.start).subnet(space)
+    if space.choices:
+        raise BadValue(
+            "start",
+            "expected the file of an architecture whose channels are to be scaled, for this network has choices: "
+            f"{', '.join(choice.name for choice in space.choices)}.",
+        )
+    return space.largest
+
+
+def _scaled(space: Space, cost: Cost, start: Subnet, limit: float) -> Subnet:
+    try:
+        return elastic(space, cost, start, limit, space.stages)
+    except BadValue as error:
+        raise BadValue("budget", error.problem) from error
+
+
 def _visited(experiment: Experiment, state: TrainState, cost: Cost, limit: float, budget: str) -> Subnet:
     """The best of the trials that training has scored."""
     trials = experiment.algorithm.trials(state.algorithm, int(state.step))
@@ -244,5 +287,6 @@ def _save(
 def _drawn(wanted: Search) -> dict[str, Any]:
     """What else a search depends on."""
     used = {"trials": wanted.trials, "seed": wanted.seed}
-    drawn = {name: value for name, value in used.items() if name not in UNUSED.get(wanted.method, ())}
-    return drawn | ({"reorder": wanted.reorder} if wanted.reorder else {})
+    drawn = {name: value for name, value in used.items() if name not in UNUSED[wanted.method]}
+    prepared = {"reorder": wanted.reorder, "from": wanted.start}
+    return drawn | {name: value for name, value in prepared.items() if value}

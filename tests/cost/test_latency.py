@@ -2,6 +2,7 @@
 
 import dataclasses
 import hashlib
+import itertools
 import json
 
 import jax
@@ -41,8 +42,8 @@ def table_of(net=RESNET, cost=true_ms) -> LatencyTable:
     entries = {}
     for unit in units.divide(net.records):
         grid = tuple(np.array([2, 5, 16, 40, group.channels + 64]) for group in unit.axes)
-        mesh = np.stack(np.meshgrid(*grid, indexing="ij"), -1)
-        median = np.apply_along_axis(cost, -1, mesh)
+        found = [cost(sizes) for sizes in itertools.product(*grid)]
+        median = np.reshape(found, [len(axis) for axis in grid])
         entries[unit.key] = Entry(grid, median, 0.1 * median)
     return LatencyTable(ABOUT, OVERHEAD, entries)
 
@@ -71,6 +72,52 @@ def test_latency_at_profiled_counts_is_what_was_profiled():
     subnet = [at.get(name, 16) for name in NAMES]
     index = 1, 2
     assert RESNET.latency(table).per_unit(np.array(subnet))[0] == table.entries[unit.key].median_ms[index]
+
+
+@pytest.fixture(scope="module")
+def mixed():
+    """A network with choices, and random subnets of it; entries of what they have not are large counts."""
+    options = {"stages": [[2, 8, 2, "relu"], [1, 16, 1, "swish"]], "operators": ["k3e3", "k3e6", "k5e3se"]}
+    net = named("tfnas", image_size=16, num_classes=5, options=options)
+    rng = np.random.default_rng(0)
+    rows = np.stack([rng.choice(net.space.legal(axis), 12) for axis in net.space.axes], -1)
+    return net, np.where(net.space.exists(rows), rows, net.space.largest)
+
+
+def test_latency_is_the_sum_over_the_units_that_a_subnet_has(mixed):
+    net, rows = mixed
+    cost = net.latency(table_of(net))
+    for row, found in zip(rows, cost(rows), strict=True):
+        chosen = {choice.name: row[net.space.index[choice.name]] for choice in net.space.choices}
+        there = [all(chosen[c.name] in allowed for c, allowed in unit.under) for unit, _ in cost.units]
+        assert 4 <= sum(there) < len(there)
+        assert found == pytest.approx(OVERHEAD + (cost.per_unit(row)[there] - OVERHEAD).sum(), rel=1e-12)
+        assert cost(row) == pytest.approx(found, rel=1e-12)
+    np.testing.assert_allclose(jax.jit(cost)(jnp.asarray(rows, jnp.int32)), cost(rows), rtol=1e-5)
+
+
+def test_weights_of_one_option_give_the_latency_of_a_subnet(mixed):
+    """On the host and traced, all choices or some of them."""
+    net, rows = mixed
+    cost = net.latency(table_of(net))
+    weights = {c.name: np.eye(len(c))[rows[:, net.space.index[c.name]]] for c in net.space.choices}
+    blank = np.where(np.arange(len(net.space)) < len(net.space.groups), rows, 0)
+    np.testing.assert_allclose(cost.soft(blank, weights), cost(rows), rtol=1e-12)
+    some = dict(list(weights.items())[:1])
+    np.testing.assert_allclose(cost.soft(rows, some), cost(rows), rtol=1e-12)
+    traced = jax.jit(cost.soft)(jnp.asarray(blank, jnp.int32), jax.tree.map(jnp.asarray, weights))
+    np.testing.assert_allclose(traced, cost(rows), rtol=1e-5)
+
+
+def test_units_that_no_subnet_has_are_not_looked_up(mixed):
+    net, rows = mixed
+    cost = net.latency(table_of(net))
+    row = rows[0]
+    away = np.flatnonzero(~net.space.exists(row))
+    beyond = np.where(np.arange(len(row)) == away[0], 10_000, row)  # of no profiled count
+    assert cost(beyond) == cost(row)
+    with pytest.raises(UserError, match="asked for"):
+        cost.per_unit(beyond)
 
 
 def test_latency_inside_jit_is_that_of_the_host():

@@ -31,6 +31,19 @@ def test_depthwise_filters_count_and_those_of_a_gate_do_not():
     np.testing.assert_allclose(filters.norms(net.records, params)["a"], want, rtol=1e-6)
 
 
+def test_depthwise_filters_alone_say_how_important_their_channels_are():
+    """Group "a" has them; "b" and "squeeze" have not."""
+    net = every_layer()
+    variables = variables_of(net)
+    found = filters.IMPORTANCES["depthwise"](net.records, variables)
+    kernel = variables["params"]["depthwise"]["depthwise_kernel"]
+    np.testing.assert_allclose(found["a"], np.abs(kernel).sum((0, 1, 2)), rtol=1e-6)
+    others = filters.IMPORTANCES["l1"](net.records, variables)
+    assert others.keys() == found.keys()
+    assert (np.asarray(others["a"]) > np.asarray(found["a"])).all()
+    np.testing.assert_array_equal(found["b"], others["b"])
+
+
 def test_every_slimmable_group_has_a_norm_for_each_channel():
     for name, fields in {"us_mobilenet_v2": {}, "s_shufflenet": {"units": (2, 1, 1)}}.items():
         net = named(name, small_images=True, **fields)

@@ -30,6 +30,7 @@ LEAST = {
     "bench table": ["--table", "t.json"],
     "bench costs": ["--model", "resnet8"],
     "bench search": [],
+    "bench elasticity": [],
     "bench rescore": ["--model", "resnet8"],
 }
 
@@ -100,6 +101,10 @@ ESTIMATE = ["bench", "step", "--config", DIGITS, "--target", "tpu-v5e"]
         ([*SEARCH, "history", "--images", "64"], "--images: --method history does not use it."),
         ([*SEARCH, "history", "--split", "holdout"], "--split: --method history does not use it."),
         ([*SEARCH, "history", "--reorder", "l1"], "--reorder: --method history does not use it."),
+        ([*SEARCH, "elastic", "--trials", "9"], "--trials: --method elastic does not use it."),
+        ([*SEARCH, "elastic", "--images", "64"], "--images: --method elastic does not use it."),
+        ([*SEARCH[:-1], "--from", "arch.json"], "--from: --method bayes does not use it."),
+        ([*SEARCH, "greedy", "--from", "arch.json"], "--from: --method greedy does not use it."),
         (
             ["cost", "--model", "resnet8", "--monotone"],
             "--monotone: repairs a table. Give one: --table FILE.",
@@ -146,6 +151,10 @@ def test_an_option_that_nothing_would_use_is_refused(capsys, command, message):
         (
             ["bench", "step", "--config", DIGITS, "--repeats", "0"],
             "--repeats: expected a whole number of at least 1",
+        ),
+        (
+            ["bench", "elasticity", "--subnets", "0"],
+            "--subnets: expected a whole number of at least 1, got 0.",
         ),
         ([*PROFILE, "cpu", "--timeout", "-1"], "--timeout: expected a number above 0, got -1.0."),
         (

@@ -38,7 +38,7 @@ def ends(net, table):
     return float(cost(net.space.smallest)), float(cost(net.space.largest))
 
 
-@pytest.mark.parametrize("method", ["bayes", "greedy", "history"])
+@pytest.mark.parametrize("method", ["bayes", "elastic", "greedy", "history"])
 def test_found_subnets_are_within_their_milliseconds(trained, net, table, method):
     least, most = ends(net, table)
     limits = [f"{least + share * (most - least):.4g}" for share in (0.1, 0.5)]
@@ -100,6 +100,7 @@ def test_the_architecture_file_has_the_latency_and_the_network(trained, net, tab
     [
         ("bayes", "budget: expected a cost of at least {least:.10g}, got 0.01"),
         ("greedy", "budget: expected a cost above {least:.10g}, got 0.01"),
+        ("elastic", "budget: expected a cost of at least {least:.10g}, got 0.01"),
         ("evolution", "budget: expected a cost of at least {least:.10g}, got 0.01"),
         ("history", "none within latency_ms<=0.01@"),
     ],
