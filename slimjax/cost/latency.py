@@ -43,7 +43,7 @@ ABOUT = (
     "date",
     "versions",
 )
-"""What a table says about itself. `method`: "measured", "compiler estimate" or "roofline"."""
+"""What a table says about itself. `method`: "measured", "compiler estimate", "roofline", or "imported"."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
