@@ -25,9 +25,15 @@ READING = ("points", "repeats", "timeout", "retries", "processes", "cache", "reu
 def run(arguments: argparse.Namespace, overrides: list[str]) -> None:
     use_cpu()
     if arguments.export is not None:
-        return _export(arguments)
-    make = _profiled if arguments.target is not None else _imported
-    table, origin = make(arguments, _network(arguments, overrides))
+        _export(arguments)
+    elif arguments.target is not None:
+        _write(arguments, *_profiled(arguments, _network(arguments, overrides)))
+    else:
+        _write(arguments, _imported(arguments, _network(arguments, overrides)), {})
+
+
+def _write(arguments: argparse.Namespace, table: LatencyTable, origin: dict[str, Any]) -> None:
+    """The table and its page. `origin`: where its readings come from."""
     table = latency.monotone(table) if arguments.monotone else table
     table.save(arguments.out)
     picture = str(pathlib.Path(arguments.out).with_suffix(".html"))
@@ -45,12 +51,12 @@ def _profiled(arguments: argparse.Namespace, network: dict[str, Any]) -> tuple[L
     return profile.run(request, **given(arguments, "points"))
 
 
-def _imported(arguments: argparse.Namespace, network: dict[str, Any]) -> tuple[LatencyTable, dict[str, Any]]:
+def _imported(arguments: argparse.Namespace, network: dict[str, Any]) -> LatencyTable:
     refuse(arguments, READING, "nothing is read: --import takes what others have measured.")
     known = given(arguments, "device", "batch")
     if missing := [f"--{name}" for name in ("device", "batch") if name not in known]:
         raise UserError(f"--import needs {' and '.join(missing)}: the file does not say what it is of.")
-    return exchange.take(getattr(arguments, "import"), network, **known), {}
+    return exchange.take(getattr(arguments, "import"), network, **known)
 
 
 def _export(arguments: argparse.Namespace) -> None:
