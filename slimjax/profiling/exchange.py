@@ -43,10 +43,9 @@ def take(path: epath.PathLike, network: Mapping[str, Any], device: str, batch: i
     parts = units.divide(net.records)
     table = tfnas_table.to_table(tfnas_table.load(path), parts, net.space, about)
     steps = profile.staircase_tasks(table.entries, parts, net)
-    entry = table.entries[steps[0][0]]
-    found = {
-        step: {"median_ms": float(np.interp(step[1], *entry.grid, entry.median_ms)[0])} for step in steps
-    }
+    entry, counts = table.entries[steps[0][0]], [sizes[0] for _, sizes in steps]
+    read = np.interp(counts, entry.grid[0], entry.median_ms).tolist()
+    found = {step: {"median_ms": ms} for step, ms in zip(steps, read, strict=True)}
     return dataclasses.replace(table, staircase=profile.staircase(steps, found))
 
 
