@@ -8,7 +8,7 @@ import numpy as np
 from scipy import stats
 
 from slimjax.checks import check, integer
-from slimjax.cost import latency, tfnas_table
+from slimjax.cost import latency
 from slimjax.errors import UserError
 from slimjax.nn.space import Space, Subnet
 from slimjax.profiling import sweep
@@ -28,12 +28,12 @@ def run(path: str, subnets: int, seed: int = 0, **fields: Any) -> dict[str, Any]
     (`Readings.origin`).
 
     Raises:
-      UserError: fewer than 2 subnets, or the table is of another device than the attached one.
+      UserError: fewer than 2 subnets, or the table was imported, or is of another device than the attached one.
     """
     check("subnets", subnets, integer(2))
     check("seed", seed, integer(0))
     table = latency.load(path)
-    if table.about["method"] == tfnas_table.METHOD:
+    if table.about["method"] == latency.IMPORTED:
         raise UserError(f"{path} was imported: there is nothing here to measure as its entries were.")
     own = {key: table.about[key] for key in ("network", "target", "batch", "repeats")}
     request = ProfileRequest(**own, **fields)

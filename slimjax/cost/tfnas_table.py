@@ -34,9 +34,6 @@ Released = dict[str, Any]
 
 BASE = "base"
 
-METHOD = "imported"
-"""Of a table that was made of a released one: who measured it, and how, is not known here."""
-
 _KERNELS = (
     ["Conv", "DepthwiseConv", "Conv"],
     ["Conv", "DepthwiseConv", "Dense", "Dense", "Conv"],  # with squeeze-excite

@@ -12,7 +12,7 @@ from etils import epath
 from slimjax import supernet
 from slimjax.checks import check, integer
 from slimjax.cost import tfnas_table, units
-from slimjax.cost.latency import LatencyTable
+from slimjax.cost.latency import IMPORTED, LatencyTable
 from slimjax.profiling import profile
 
 
@@ -29,9 +29,9 @@ def take(path: epath.PathLike, network: Mapping[str, Any], device: str, batch: i
     check("batch", batch, integer(1))
     net = supernet.named(**network)
     about = {
-        "target": tfnas_table.METHOD,
+        "target": IMPORTED,
         "device": device,
-        "method": tfnas_table.METHOD,
+        "method": IMPORTED,
         "network": dict(network),
         "image_shape": list(net.image_shape),
         "batch": batch,

@@ -75,7 +75,7 @@ def _export(arguments: argparse.Namespace) -> None:
 def _network(arguments: argparse.Namespace, overrides: list[str]) -> dict[str, Any]:
     """Of a name or of a config, as arguments of `supernet.named`."""
     if arguments.model is None and arguments.config is None:
-        raise UserError("expected --model NAME or --config FILE: which network?")
+        raise UserError("one of the arguments --model --config is required")
     if arguments.config is None:
         named = given(arguments, *options.NETWORK, "min_width")
         return {"name": arguments.model, "dtype": arguments.dtype or "float32", **named}
