@@ -20,13 +20,18 @@ WRONG = (KeyError, TypeError, ValueError, AttributeError)
 
 
 def load(
-    path: epath.PathLike, what: str, schema: int, make: Callable[[dict[str, Any]], T], missing: str, mend: str
+    path: epath.PathLike,
+    what: str,
+    schema: int | None,
+    make: Callable[[dict[str, Any]], T],
+    missing: str,
+    mend: str,
 ) -> T:
     """Returns what `make` makes of the object in a file.
 
     Args:
       what: what the file is, for messages.
-      schema: what the object's "schema" must be.
+      schema: what the object's "schema" must be; None: it is a form of others, which has none.
       make: may raise any of `WRONG`.
       missing, mend: what to do if there is no such file, and if it is of no use.
 
@@ -109,8 +114,10 @@ def drop_partial_line(path: Path) -> None:
             file.truncate(sum(map(len, file.read().rpartition(b"\n")[:2])))
 
 
-def _check_schema(body: Any, schema: int) -> None:
-    if not isinstance(body, dict) or body.get("schema") != schema:
+def _check_schema(body: Any, schema: int | None) -> None:
+    if schema is None and not isinstance(body, dict):
+        raise ValueError(f"expected an object, got {type(body).__name__}")
+    if schema is not None and (not isinstance(body, dict) or body.get("schema") != schema):
         got = body.get("schema") if isinstance(body, dict) else type(body).__name__
         raise ValueError(f"expected schema {schema}, got {got!r}")
 

@@ -20,7 +20,7 @@ def run(path: str, subnets: int, seed: int = 0, **fields: Any) -> dict[str, Any]
 
     Args:
       path: of the table.
-      subnets: how many; every group's channels are drawn evenly from the legal ones.
+      subnets: how many; the channels of groups and the options of choices are drawn evenly from the legal ones.
       fields: of `profile.ProfileRequest`: retries, timeout_seconds, processes, cache, reuse.
 
     Returns: `mape` (mean absolute error of the sum, a fraction of the whole), `spearman` (rank correlation), `bias`
@@ -28,11 +28,13 @@ def run(path: str, subnets: int, seed: int = 0, **fields: Any) -> dict[str, Any]
     (`Readings.origin`).
 
     Raises:
-      UserError: fewer than 2 subnets, or the table is of another device than the attached one.
+      UserError: fewer than 2 subnets, or the table was imported, or is of another device than the attached one.
     """
     check("subnets", subnets, integer(2))
     check("seed", seed, integer(0))
     table = latency.load(path)
+    if table.about["method"] == latency.IMPORTED:
+        raise UserError(f"{path} was imported: there is nothing here to measure as its entries were.")
     own = {key: table.about[key] for key in ("network", "target", "batch", "repeats")}
     request = ProfileRequest(**own, **fields)
     net = request.net()
@@ -63,7 +65,7 @@ def run(path: str, subnets: int, seed: int = 0, **fields: Any) -> dict[str, Any]
 
 
 def random_subnets(space: Space, count: int, seed: int) -> Subnet:
-    """int32 [count, G]: each group's channels drawn evenly from its legal counts."""
+    """int32 [count, G]: each group's channels, and each choice's option, drawn evenly from the legal ones."""
     generator = np.random.default_rng(seed)
     columns = [generator.choice(space.legal(axis), count) for axis in space.axes]
     return space.canonical(np.stack(columns, -1).astype(np.int32))

@@ -22,7 +22,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from slimjax.cost.gates import Gates, Weights
-from slimjax.nn.choices import Under, When, Window, holds
+from slimjax.nn.choices import Under, When, Window
 from slimjax.nn.feature_map import Axis, full_length
 from slimjax.nn.space import Space
 from slimjax.nn.trace import LayerRecord, Op, Records
@@ -208,7 +208,7 @@ def peak_memory(records: Records, space: Space) -> PeakMemory:
     def moments(path: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
         chosen = {choice.name: option for choice, option in zip(space.choices, path, strict=True)}
         rows = set()
-        for moment in _moments(_on_path(records.ops, chosen)):
+        for moment in _moments(records.path(chosen).ops):
             terms = _Terms(space)
             for op in moment:
                 terms.add(math.prod(op.size), [op.group])
@@ -218,21 +218,6 @@ def peak_memory(records: Records, space: Space) -> PeakMemory:
         return table[:, 0], table[:, 1:]
 
     return PeakMemory(params(records, space), space, moments)
-
-
-def _on_path(ops: Sequence[Op], chosen: Mapping[str, int]) -> list[Op]:
-    """The ops that run where choices take these options, and what each of them reads."""
-    place: dict[int, int] = {}
-    found: list[Op] = []
-    for i, op in enumerate(ops):
-        if not holds(op.under, chosen):
-            continue
-        if op.choice is not None:
-            place[i] = place[op.inputs[chosen[op.choice.name]]]  # it is that feature map, not another one
-            continue
-        place[i] = len(found)
-        found.append(dataclasses.replace(op, inputs=tuple(place[j] for j in op.inputs)))
-    return found
 
 
 def _count_layer(terms: _Terms, record: LayerRecord, convention: Convention) -> None:

@@ -43,7 +43,10 @@ ABOUT = (
     "date",
     "versions",
 )
-"""What a table says about itself. `method`: "measured", "compiler estimate" or "roofline"."""
+"""What a table says about itself. `method`: "measured", "compiler estimate", "roofline", or "imported"."""
+
+IMPORTED = "imported"
+"""Method and target of a table of others: how it was measured is not known here."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -247,10 +250,14 @@ def _missing(about: Mapping[str, Any], keys: Sequence[str]) -> str:
     listed = "".join(f"\n  {key}" for key in keys[:5]) + (
         f"\n  and {len(keys) - 5} more" if len(keys) > 5 else ""
     )
-    return (
+    lacks = (
         f"latency table of {about['network']['name']} on {about['target']}: "
         f"lacks {len(keys)} units of this network:{listed}\n"
-        f"Profile them: slimjax profile --model NAME (or --config FILE) --target {about['target']} "
+    )
+    if about["method"] == IMPORTED:
+        return f"{lacks}It was imported for {about['network']}. Import one for this network, or profile it."
+    return (
+        f"{lacks}Profile them: slimjax profile --model NAME (or --config FILE) --target {about['target']} "
         f"--batch {about['batch']} --dtype {about['dtype']} --out FILE"
     )
 

@@ -24,14 +24,17 @@ import hashlib
 import itertools
 import string
 from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import traverse_util
 
 from slimjax.nn.choices import Gate, Under, When, Window
 from slimjax.nn.feature_map import Axis, FeatureMap, axis_length
+from slimjax.nn.space import Space
 from slimjax.nn.trace import LayerRecord, Op, Records
 from slimjax.nn.widths import Group, Width, Widths
 
@@ -111,10 +114,24 @@ def divide(records: Records) -> list[Unit]:
     return [unit for positions in _stretches(records.ops) for unit in _units(records, positions)]
 
 
-def whole(records: Records) -> Unit:
-    """The whole network as one unit: what the sum over its units stands for. Of networks without choices."""
-    (unit,) = _units(records, range(1, len(records.ops)))
-    return unit
+def whole(records: Records, chosen: Mapping[str, int] = MappingProxyType({})) -> Unit:
+    """The whole network as one unit, where choices take these options (positions, by name): what the sum over the units
+    of this path stands for."""
+    path = records.path(chosen)
+    found = _units(path, range(1, len(path.ops)))
+    return next(
+        unit for unit in found if all(chosen[name] == option for name, option in unit.options.items())
+    )
+
+
+def legal_counts(parts: Sequence[Unit], space: Space) -> dict[str, list[np.ndarray]]:
+    """By key, the channel counts that a space allows along each axis, over all units that share the key."""
+    legal: dict[str, list[np.ndarray]] = {}
+    for part in parts:
+        own = [space.legal(group) for group in part.axes]
+        known = legal.setdefault(part.key, own)
+        legal[part.key] = [np.union1d(*pair) for pair in zip(known, own, strict=True)]
+    return legal
 
 
 def _stretches(ops: Sequence[Op]) -> list[list[int]]:

@@ -11,14 +11,14 @@ from __future__ import annotations
 import dataclasses
 import functools
 import inspect
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from slimjax.nn.choices import Choice, Under, Window
+from slimjax.nn.choices import Choice, Under, Window, holds
 from slimjax.nn.feature_map import Axis as ArrayAxis
 from slimjax.nn.feature_map import FeatureMap
 from slimjax.nn.layers import Layer
@@ -121,6 +121,20 @@ class Records:
 
     def __len__(self) -> int:
         return len(self.layers)
+
+    def path(self, chosen: Mapping[str, int]) -> Records:
+        """What runs where choices take these options (positions, by name), each op with what it reads then."""
+        place: dict[int, int] = {}
+        found: list[Op] = []
+        for i, op in enumerate(self.ops):
+            if not holds(op.under, chosen):
+                continue
+            if op.choice is not None:
+                place[i] = place[op.inputs[chosen[op.choice.name]]]  # it is that feature map, not another one
+                continue
+            place[i] = len(found)
+            found.append(dataclasses.replace(op, inputs=tuple(place[j] for j in op.inputs)))
+        return Records(tuple(layer for layer in self.layers if holds(layer.under, chosen)), tuple(found))
 
 
 def trace(model: nn.Module, image_shape: Sequence[int]) -> Records:

@@ -21,6 +21,7 @@ from slimjax.cost import units
 from slimjax.cost.latency import Entry, LatencyTable, Staircase
 from slimjax.cost.units import Unit
 from slimjax.profiling import meters, sweep
+from slimjax.profiling.meters import Reading
 from slimjax.profiling.readings import Readings, Task
 from slimjax.profiling.sweep import Ask
 from slimjax.supernet import Supernet
@@ -152,7 +153,7 @@ def run(request: ProfileRequest, points: int = 5) -> tuple[LatencyTable, dict[st
     readings.end()
     overhead = readings.found[sweep.OVERHEAD]["median_ms"]
     about = request.about(hello, net, readings.oldest())
-    return LatencyTable(about, overhead, entries, _staircase(steps, readings)), readings.origin()
+    return LatencyTable(about, overhead, entries, staircase(steps, readings.found)), readings.origin()
 
 
 def _digest(words: Mapping[str, Any]) -> str:
@@ -161,14 +162,9 @@ def _digest(words: Mapping[str, Any]) -> str:
 
 def choose_grids(parts: Sequence[Unit], net: Supernet, points: int) -> dict[str, Grid]:
     """For each key, channel counts over all that the space allows, on its rounding's steps."""
-    legal: dict[str, list[np.ndarray]] = {}
-    for part in parts:
-        own = [net.space.legal(group) for group in part.axes]
-        known = legal.setdefault(part.key, own)
-        legal[part.key] = [np.union1d(*pair) for pair in zip(known, own, strict=True)]
     return {
         key: tuple(_spread(counts, _count(len(axes), points)) for counts in axes)
-        for key, axes in legal.items()
+        for key, axes in units.legal_counts(parts, net.space).items()
     }
 
 
@@ -185,11 +181,12 @@ def staircase_tasks(entries: Mapping[str, Entry], parts: Sequence[Unit], net: Su
     return [(costliest.key, (*full[:axis], int(count), *full[axis + 1 :])) for count in counts]
 
 
-def _staircase(tasks: Sequence[Task], readings: Readings) -> Staircase:
+def staircase(tasks: Sequence[Task], found: Mapping[Task, Reading]) -> Staircase:
+    """The picture of what was read for `staircase_tasks`."""
     key, first = tasks[0]
     axis = next((i for i, n in enumerate(first) if n != tasks[-1][1][i]), 0)
     channels = tuple(sizes[axis] for _, sizes in tasks)
-    return Staircase(key, axis, channels, tuple(readings.found[task]["median_ms"] for task in tasks))
+    return Staircase(key, axis, channels, tuple(found[task]["median_ms"] for task in tasks))
 
 
 def _count(axes: int, points: int) -> int:

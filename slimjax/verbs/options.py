@@ -113,15 +113,19 @@ def define_cost(parser: argparse.ArgumentParser) -> None:
 
 def define_profile(parser: argparse.ArgumentParser) -> None:
     _add_json(parser)
-    which = parser.add_mutually_exclusive_group(required=True)
+    which = parser.add_mutually_exclusive_group()
     which.add_argument("--model", help="a model's name")
     which.add_argument("--config", help="a config file, with --config.key=value overrides: its own network")
     _add_changes(parser)
-    parser.add_argument(
-        "--target", required=True, help="cpu, gpu, tpu; tpu-v5e and its like; roofline:DEVICE"
+    source = parser.add_mutually_exclusive_group(required=True)
+    source.add_argument("--target", help="cpu, gpu, tpu; tpu-v5e and its like; roofline:DEVICE")
+    source.add_argument(
+        "--import", metavar="FILE", help="take latencies from a table in TF-NAS's released form, as JSON"
     )
+    source.add_argument("--export", metavar="TABLE", help="write a table in TF-NAS's released form, as JSON")
+    parser.add_argument("--device", help="for --import: what the latencies were measured on")
     parser.add_argument("--out", required=True, help="the table, a JSON file")
-    parser.add_argument("--batch", type=int, help="images at a time (default: 32)")
+    parser.add_argument("--batch", type=int, help="images at a time (default: 32; --import needs it)")
     parser.add_argument("--dtype", choices=["float32", "bfloat16"], help="default: float32")
     parser.add_argument("--points", type=int, help="channel counts along each of two axes (default: 5)")
     parser.add_argument(

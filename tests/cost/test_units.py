@@ -52,6 +52,46 @@ def test_units_say_the_shapes_of_their_arguments(name):
         assert [r.shape[:-1] for r in results] == [(3, *unit.ops[i].size) for i in unit.outputs]
 
 
+CHOICES = {
+    "image_size": 16,
+    "num_classes": 5,
+    "options": {
+        "stages": ((3, 8, 2, "swish"), (1, 12, 1, "relu")),
+        "operators": ("k3e3", "k5e6se"),
+        "stem": 8,
+        "first": 8,
+        "tail": 16,
+    },
+}
+
+
+@pytest.mark.parametrize("depth", ["1", "3"])
+def test_whole_network_of_a_path_is_the_sliced_one(depth):
+    net = named("tfnas", **CHOICES)
+    images = jax.random.normal(jax.random.key(1), (2, 16, 16, 3))
+    variables = net.model.init(jax.random.key(0), images, train=True)
+    path = {"stage1/depth": depth, "stage1/block1/operator": "k3e3", "stage1/block1/k3e3": 20}
+    subnet = net.space.from_channels(path)
+    unit = units.whole(net.records, net.space.options(subnet))
+    cut = net.cut(variables, subnet)
+    own = {
+        "/".join(op.layer.path): {name: at(tree, op.layer.path) for name, tree in cut.items()}
+        for op in unit.ops.values()
+        if op.layer is not None
+    }
+    channels = net.space.to_channels(subnet)
+    assert len(unit.axes) == int(depth) + 1
+    (found,) = unit.forward([channels[group.name] for group in unit.axes])(own, [images])
+    assert_trees_close(found, net.model.apply(cut, images, net.space.sliced(subnet), train=False))
+
+
+def at(tree, path):
+    """The part of a tree under a path; an empty one, if there is none."""
+    for name in path:
+        tree = tree.get(name, {})
+    return tree
+
+
 def test_a_unit_ends_where_one_feature_map_is_alive():
     keys = [unit.key for unit in units.divide(named("resnet8").records)]
     assert len(keys) == 4  # stem with the first block, two blocks, classifier

@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 
 from slimjax.bench.table import random_subnets
+from slimjax.bench.table import run as run_bench
 from slimjax.cost import latency, units
 from slimjax.errors import UserError
-from slimjax.profiling import meters, profile, sweep
+from slimjax.profiling import child, meters, profile, sweep
 from slimjax.profiling.chips import PEAKS
 from slimjax.supernet import named
 from slimjax.verbs import cli
@@ -224,6 +225,58 @@ def test_a_table_without_its_network_is_refused(folder, table):
     found.save(folder / "nameless.json")
     with pytest.raises(UserError, match="does not say its network"):
         latency.load(folder / "nameless.json")
+
+
+STAGES = [[2, 8, 2, "relu"]]
+CHOICES = {
+    "name": "tfnas",
+    "image_size": 16,
+    "num_classes": 5,
+    "options": {"stages": STAGES, "operators": ["k3e3", "k5e6se"], "stem": 8, "first": 8, "tail": 16},
+}
+
+
+@pytest.fixture(scope="module")
+def chosen(folder):
+    """A roofline table of a network with choices."""
+    request = profile.ProfileRequest(
+        CHOICES, "roofline:a100", 4, processes=1, cache=str(folder / "choices"), timeout_seconds=600.0
+    )
+    found, origin = profile.run(request, points=3)
+    found.save(folder / "choices.json")
+    return found, origin
+
+
+def test_a_network_with_choices_has_an_entry_for_each_operator_at_each_count(chosen):
+    """Two blocks of two operators at nine counts, what is not searched, what calling costs, and the picture."""
+    found, origin = chosen
+    sizes = sorted(entry.median_ms.size for entry in found.entries.values())
+    assert sizes == [1, 1, 1, 9, 9, 9, 9]
+    assert origin["fresh"] + origin["reused"] >= sum(sizes) + 1
+    assert any(entry.median_ms.shape == (9,) for key, entry in found.entries.items() if "Depthwise" in key)
+    assert found.staircase.unit in found.entries
+
+
+def test_a_table_with_choices_is_compared_with_the_paths_of_random_subnets(chosen, folder):
+    """Paths of all depths: the sum and the whole rise together, or one of them has another path."""
+    sweep_options = {"processes": 1, "cache": str(folder / "choices"), "timeout_seconds": 600.0}
+    answer = run_bench(str(folder / "choices.json"), 6, seed=1, **sweep_options)
+    rows = random_subnets(named(**CHOICES).space, 6, seed=1)
+    depths = rows[:, named(**CHOICES).space.index["stage1/depth"]]
+    assert set(depths.tolist()) == {0, 1}
+    assert len(set(answer["whole_ms"])) == len(np.unique(rows, axis=0))
+    assert answer["spearman"] > 0.9
+    assert 0.5 < answer["bias"] < 2
+
+
+def test_the_whole_network_of_a_child_is_the_subnets_path():
+    net = named(**CHOICES)
+    for depth, ops in (("1", 1), ("2", 2)):
+        subnet = net.space.from_channels({"stage1/depth": depth, "stage1/block1/operator": "k3e3"})
+        unit, sizes = child._whole(net, subnet.tolist())
+        assert len(unit.axes) == len(sizes) == ops
+        assert unit.axes[0].name == "stage1/block1/k3e3"
+        assert sizes == [net.space.to_channels(subnet)[group.name] for group in unit.axes]
 
 
 @needs_libtpu
