@@ -351,7 +351,7 @@ def test_operators_that_give_something_else_are_refused(other, message):
 
 def test_blocks_of_a_depth_that_leave_the_group_are_refused():
     blocks = functools.partial(Scaled, BODY), functools.partial(Scaled, Group("other", 4))
-    with pytest.raises(TypeError, match="stage: option '2' gives .* in group 'other', and '1' .* in 'body'"):
+    with pytest.raises(TypeError, match=r"stage: option '2' gives .* in group 'other', and '1' .* in 'body'"):
         traced(functools.partial(Depth, Choice("depth", ("1", "2")), blocks, name="stage"))
 
 
