@@ -20,8 +20,8 @@ class Searcher(NamedTuple):
     """A search that asks for subnets and is told their scores: the lower, the better.
 
     State is a NamedTuple of arrays and numbers, of the same shapes from first to last, so it can be checkpointed.
-    All five are deterministic in their arguments. A subnet is asked for once, whatever its score, where a search does not say
-    otherwise.
+    All five are deterministic in their arguments. A subnet is asked for once, whatever its score, where a search does
+    not say otherwise.
 
     Args:
       init: () -> state.
