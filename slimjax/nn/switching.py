@@ -18,7 +18,8 @@ def switch(index: jax.Array, branches: Sequence[Branch], *operands: Any) -> Any:
     """`jax.lax.switch`, whose forward pass saves what the branch that ran needs, in places that all branches share.
 
     Branches have places of one shape in common, and operands are not saved again: JAX's own returns the weights of all
-    branches from the switch once more. Where a branch does not use an operand, its gradient is exactly zero. There is a reverse mode only.
+    branches from the switch once more. Where a branch does not use an operand, its gradient is exactly zero. There is
+    a reverse mode only.
 
     Args:
       index: int32 scalar, in range.

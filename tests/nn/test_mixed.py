@@ -13,7 +13,6 @@ from helpers.choosing import (
     BODY,
     CHANNELS,
     PATHS,
-    Choosing,
     block,
     choosing,
     narrowed,
@@ -26,8 +25,9 @@ from helpers.choosing import (
 from helpers.nets import in_float64, inactive, run, variables_of
 from helpers.trees import assert_trees_close, assert_trees_equal
 from slimjax.errors import UserError
+from slimjax.nn import slicing
 from slimjax.nn.choices import Choice, Gate
-from slimjax.nn.layers import BatchNorm, Conv, FeatureMap, PoolingHead
+from slimjax.nn.layers import Conv, FeatureMap, PoolingHead
 from slimjax.nn.mixed import Depth, Mixed
 from slimjax.nn.widths import Group, Rounding, Widths
 from slimjax.supernet import Supernet
@@ -333,7 +333,7 @@ def traced(make):
     [
         (
             functools.partial(Scaled, Group("other", 4)),
-            "group 'other'.* first|in group 'other', and 'a'.*'body'",
+            "option 'b' gives .* in group 'other', and 'a' .* in 'body'",
         ),
         (
             functools.partial(Conv, BODY, stride=2),
@@ -351,7 +351,7 @@ def test_operators_that_give_something_else_are_refused(other, message):
 
 def test_blocks_of_a_depth_that_leave_the_group_are_refused():
     blocks = functools.partial(Scaled, BODY), functools.partial(Scaled, Group("other", 4))
-    with pytest.raises(TypeError, match="stage: option '2' gives .* in group 'other', and '1' .* in 'body'"):
+    with pytest.raises(TypeError, match=r"stage: option '2' gives .* in group 'other', and '1' .* in 'body'"):
         traced(functools.partial(Depth, Choice("depth", ("1", "2")), blocks, name="stage"))
 
 
@@ -382,10 +382,50 @@ def test_depths_may_begin_above_one(images):
             np.testing.assert_allclose(found, head, rtol=1e-4, atol=1e-5)
 
 
-def test_norms_and_choices_see_the_choosing_network_as_it_is():
-    """Groups first, then choices as they first appear; a block's own axes are there if it runs."""
+@EVERY_PATH
+def test_merging_takes_a_path_from_one_tree_and_all_else_from_the_other(path):
+    """Confined steps. NaN comes from neither side: operators, blocks and margins of kernels that the path lacks stay."""
+    net, (subnet, _) = choosing(), narrowed(path, CHANNELS)
+    variables = variables_of(net)
+    nan = jax.tree.map(lambda x: np.full_like(x, np.nan), variables)
+    unused = inactive(net, subnet, variables)
+    for inside, outside, where in ((variables, nan, lambda u: u), (nan, variables, lambda u: ~u)):
+        found = MERGE(inside, outside, subnet)
+        jax.tree.map(
+            lambda x, u, where=where: np.testing.assert_array_equal(np.isnan(x), where(u)), found, unused
+        )
+        kept = jax.tree.map(lambda x, v: np.array_equal(x[~np.isnan(x)], v[~np.isnan(x)]), found, variables)
+        assert all(jax.tree.leaves(kept))
+
+
+MERGE = jax.jit(
+    lambda one, other, subnet: slicing.merged(choosing().records, choosing().space, one, other, subnet)
+)
+
+
+def test_reordering_moves_the_channels_of_an_operator_only(images):
+    """Logits of every path stay; the important channels of the operator come first, those of others stay in place."""
+    net, variables = choosing(), variables_of(choosing())
+    before = variables["params"]["stage"]["block_2"]
+    after = net.reorder(variables, {"block2/large": np.arange(6.0)})
+    moved = after["params"]["stage"]["block_2"]
+    np.testing.assert_array_equal(
+        moved["op_large"]["expand"]["kernel"], before["op_large"]["expand"]["kernel"][..., ::-1]
+    )
+    assert_trees_equal(moved["op_small"], before["op_small"])
+    path = (3, ("small", "large", "small"), 5)
+    full, narrow = (net.space.from_channels({**options_of(path), "block2/large": n}) for n in (6, 3))
+    logits = [
+        np.asarray(net.apply(v, images, net.space.masked(full), train=False)) for v in (variables, after)
+    ]
+    np.testing.assert_allclose(logits[1], logits[0], rtol=1e-4, atol=1e-5)
+    cut = net.cut(after, narrow)["params"]["stage"]["block_2"]["op_large"]
+    np.testing.assert_array_equal(cut["expand"]["kernel"], before["op_large"]["expand"]["kernel"][..., :2:-1])
+
+
+def test_axes_of_a_network_come_in_the_order_of_its_layers():
+    """Groups, then choices as they first appear; an axis that every subnet has is under no condition."""
     space = choosing().space
-    assert list(space.index)[: len(space.groups)] == [group.name for group in space.groups]
     assert [choice.name for choice in space.choices] == [
         "block1/operator",
         "depth",
@@ -393,7 +433,4 @@ def test_norms_and_choices_see_the_choosing_network_as_it_is():
         "block3/operator",
         "kernel",
     ]
-    assert "elastic" not in space.under
-    assert "block1/operator" not in space.under
-    assert isinstance(choosing().model, Choosing)
-    assert BatchNorm.in_place
+    assert not {"body", "elastic", "block1/operator", "depth", "kernel"} & set(space.under)

@@ -80,7 +80,7 @@ def test_what_is_not_named_is_that_of_the_largest_network():
 
 @pytest.mark.parametrize("option", ["4", "deep", 2, None])
 def test_options_that_a_choice_lacks_are_refused(option):
-    with pytest.raises(UserError, match="depth.*: expected one of 1, 2, 3, got"):
+    with pytest.raises(UserError, match=r"depth.*: expected one of 1, 2, 3, got"):
         SPACE.from_channels({"depth": option})
 
 
