@@ -118,7 +118,9 @@ class Gated:
         gates = self.gates(n, weights)
         extended = numpy.concatenate([n, numpy.ones((*n.shape[:-1], 1), n.dtype)], -1)
         factors = extended[..., self.columns]
-        return (_row(self.coefficients, n) * gates[..., self.under] * factors[..., 0] * factors[..., 1]).sum(-1)
+        return (_row(self.coefficients, n) * gates[..., self.under] * factors[..., 0] * factors[..., 1]).sum(
+            -1
+        )
 
 
 @dataclasses.dataclass(frozen=True, eq=False)  # hashed by identity, as jit needs it
