@@ -115,7 +115,7 @@ class Group:
         total = self.channels / self.ratio
         if total % self.multiple_of:
             raise UserError(f"group {self.name!r}: expected a multiple of {self.multiple_of}, got {total}.")
-        if self.counts and (self.counts[0] < 1 or sorted({*self.counts, total}) != list(self.counts)):
+        if self.counts and (self.counts[0] < 1 or sorted({*self.counts, int(total)}) != list(self.counts)):
             raise UserError(
                 f"group {self.name!r}: expected rising counts from 1 to {total}, got {list(self.counts)}."
             )
