@@ -11,7 +11,7 @@ import pytest
 import slimjax
 
 NAMES = [name for name in slimjax.__all__ if name != "__version__"]
-WITH_EXAMPLES = ["Conv", "FeatureMap", "Group", "Rounding", "Space", "Supernet", "named"]
+WITH_EXAMPLES = ["Choice", "Conv", "FeatureMap", "Group", "Rounding", "Space", "Supernet", "named"]
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -44,5 +44,5 @@ def test_importing_slimjax_imports_no_jax():
 
 
 def test_unknown_name_is_refused_with_those_that_there_are():
-    with pytest.raises(AttributeError, match=r"no attribute 'Convolution'\. It has: BatchNorm, Conv"):
+    with pytest.raises(AttributeError, match=r"no attribute 'Convolution'\. It has: BatchNorm, Choice"):
         slimjax.Convolution  # noqa: B018

@@ -115,10 +115,9 @@ class Group:
         total = self.channels / self.ratio
         if total % self.multiple_of:
             raise UserError(f"group {self.name!r}: expected a multiple of {self.multiple_of}, got {total}.")
-        rising = sorted({max(1, count) for count in (*self.counts, int(total))})
-        if self.counts and list(self.counts) != rising:
+        if self.counts and (self.counts[0] < 1 or sorted({*self.counts, int(total)}) != list(self.counts)):
             raise UserError(
-                f"group {self.name!r}: expected rising counts to {total}, got {list(self.counts)}."
+                f"group {self.name!r}: expected rising counts from 1 to {total}, got {list(self.counts)}."
             )
         if ((total if self.fixed else self.multiple_of) * self.ratio).denominator != 1:
             raise UserError(

@@ -14,13 +14,7 @@ Commands = Mapping[str, tuple[str, Define]]
 """By name: what a command does, and the function that defines its options."""
 
 OPTION_OF = MappingProxyType(
-    {
-        "name": "model",
-        "timeout_seconds": "timeout",
-        "groups": "only",
-        "width": "widths",
-        "start": "from",
-    }
+    {"name": "model", "timeout_seconds": "timeout", "groups": "only", "width": "widths"}
 )
 """Options for arguments of library code that have another name there."""
 

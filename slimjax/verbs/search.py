@@ -244,10 +244,9 @@ def _start(wanted: Search, space: Space) -> Subnet:
     if wanted.start is not None:
         return architecture.load(wanted.start).subnet(space)
     if space.choices:
-        raise BadValue(
-            "start",
-            "expected the file of an architecture whose channels are to be scaled, for this network has choices: "
-            f"{', '.join(choice.name for choice in space.choices)}.",
+        raise UserError(
+            "--from: expected the file of an architecture whose channels are to be scaled, for this network has "
+            f"choices: {', '.join(choice.name for choice in space.choices)}. A search writes such files."
         )
     return space.largest
 

@@ -14,10 +14,18 @@ from slimjax.supernet import Supernet, named
 
 
 def run_units(net, variables, subnet, images):
-    """The network's result, computed unit by unit from its cut variables."""
-    channels = net.space.to_channels(subnet)
-    cut, values = net.cut(variables, subnet), {0: images}
+    """The network's result, computed unit by unit from its cut variables; units of other options are left out."""
+    entries = dict(zip(net.space.index, subnet.tolist(), strict=True))
+    cut, values, ops = net.cut(variables, subnet), {0: images}, net.records.ops
+
+    def value(position):
+        """What a choice among results gives is the result of the option that it takes."""
+        choice = ops[position].choice
+        return values[position] if choice is None else value(ops[position].inputs[entries[choice.name]])
+
     for unit in units.divide(net.records):
+        if any(entries[when.choice.name] not in when.options for when in unit.under):
+            continue
         own = {}
         for record in unit.layers:
             collections = {}
@@ -27,10 +35,10 @@ def run_units(net, variables, subnet, images):
                     inner = inner.get(key, {})
                 collections[name] = inner
             own["/".join(record.path)] = collections
-        sizes = [channels[group.name] for group in unit.axes]
-        results = unit.forward(sizes)(own, [values[i] for i in unit.inputs])
+        sizes = [entries[group.name] for group in unit.axes]
+        results = unit.forward(sizes)(own, [value(i) for i in unit.inputs])
         values |= dict(zip(unit.outputs, results, strict=True))
-    return values[len(net.records.ops) - 1]
+    return value(len(ops) - 1)
 
 
 @pytest.mark.parametrize("name", NETS)
@@ -45,8 +53,9 @@ def test_units_one_after_the_other_are_the_network(name, images):
 @pytest.mark.parametrize("name", NETS)
 def test_units_say_the_shapes_of_their_arguments(name):
     net = NETS[name]()
-    channels = net.space.to_channels(subnet_of(net))
-    for unit in [*units.divide(net.records), units.whole(net.records)]:
+    channels = dict(zip(net.space.index, subnet_of(net).tolist(), strict=True))
+    whole = [] if net.space.choices else [units.whole(net.records)]
+    for unit in [*units.divide(net.records), *whole]:
         sizes = [channels[group.name] for group in unit.axes]
         results = jax.eval_shape(unit.forward(sizes), *unit.arguments(sizes, batch=3))
         assert [r.shape[:-1] for r in results] == [(3, *unit.ops[i].size) for i in unit.outputs]

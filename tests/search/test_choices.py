@@ -166,6 +166,23 @@ def test_greedy_brings_axes_in_at_full_size_where_that_is_cheaper():
     assert with_wide == {"pool": None, "skip": None, "wide": 32}
 
 
+def test_greedy_takes_no_option_whose_axes_make_the_network_dearer():
+    """The smaller option of an ordered choice brings 64 channels along."""
+    choice = Choice("op", ("split", "plain"))
+    groups = (Group("stem", 64), Group("split", 64))
+    under = {"split": ((When(choice, (0,)),),)}
+    space = Space(groups, Rounding("truncate"), 0.25, choices=(choice,), under=under)
+
+    def options(price):
+        searcher = greedy(
+            space, lambda rows: (np.asarray(rows) * space.exists(rows)) @ [1, price, 9.0], [60.0]
+        )
+        return searcher.ask(searcher.init())[:, 2].tolist()
+
+    assert options(price=1.0) == [1]
+    assert options(price=0.01) == [1, 0]
+
+
 def test_greedy_ends_where_nothing_is_left():
     found, asked = drive(greedy(SPACE, nested.cost, [9.5]))
     assert len(asked) < 30

@@ -320,7 +320,7 @@ class Made:
     def found(self, seed, encoding):
         """The lowest loss within .6 of the full network's cost, of 60 trials."""
         budget = 0.6 * float(self.cost(MIXED.largest))
-        options = BayesOptions(raw_samples=256, restarts=3, iterations=6)
+        options = BayesOptions(raw_samples=128, restarts=2, iterations=4)
         searcher = mobo(
             lambda fractions: MIXED.layerwise(np.clip(fractions, LOW, 1)),
             self.cost,

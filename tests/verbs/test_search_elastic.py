@@ -99,7 +99,7 @@ def test_an_architecture_keeps_its_choices_and_its_strongest_channels(mixed, cho
 
 def test_a_network_with_choices_asks_for_an_architecture(mixed, capsys, monkeypatch):
     monkeypatch.setattr("slimjax.verbs.search.start_jax", lambda: None)
-    with pytest.raises(UserError, match=r"start: expected the file of an architecture .*stage1/depth"):
+    with pytest.raises(UserError, match=r"--from: expected the file of an architecture .*stage1/depth"):
         search.search(Search(mixed, ("macs<=0.55",), "elastic"))
     command = ["search", "--workdir", mixed, "--method", "elastic", "--budget", "macs<=0.5", "--from"]
     assert "gone.json" in refusal(capsys, *command, "gone.json")
