@@ -32,7 +32,7 @@ Initializer = Callable[[jax.Array, tuple[int, ...]], jax.Array]
 
 
 class Layer(nn.Module):
-    """Base of what a forward pass is written down as (`records.trace`): feature maps in, one feature map out.
+    """Base of what a forward pass is written down as (`trace.trace`): feature maps in, one feature map out.
 
     `in_place`: elementwise, so the result can take the storage of the first argument.
     `by_position`: channel c of the argument becomes channel c of the result, in another group.
@@ -85,7 +85,7 @@ class SlimLayer(Layer):
     def declare(
         self, name: str, init: Initializer, axes: Sequence[Axis], collection: str = "params"
     ) -> nn.Variable:
-        """A variable whose full shape is `axes`. `records.trace` listens to these calls."""
+        """A variable whose full shape is `axes`. `trace.trace` listens to these calls."""
         shape = tuple(map(full_length, axes))
         return self.variable(
             collection, name, lambda: init(self.make_rng("params"), shape).astype(jnp.float32)
@@ -103,9 +103,8 @@ class SlimLayer(Layer):
             full, size = full_length(axis), static_length(axis, x.widths)
             if value.shape[position] not in (full, size):
                 raise ValueError(
-                    f"{'/'.join(self.path)}/{name}: axis {position} has {value.shape[position]} entries; "
-                    f"expected {full} (the full size) or {size} (the subnet's). "
-                    "Were these variables made for another network or another subnet?"
+                    f"{'/'.join(self.path)}/{name}: axis {position} has {value.shape[position]} entries; expected "
+                    f"{full} (full size) or {size} (the subnet's). Were these variables made for another network?"
                 )
         return narrow(value, axes, x.widths)
 
@@ -135,9 +134,8 @@ class Conv(SlimLayer):
 
     A grouped convolution stores a kernel of [k, k, c_in / conv_groups, c_out]; both counts must be multiples
     of `conv_groups` at every width (`Group.multiple_of`).
-    Differs: channels of a grouped convolution are interleaved: c belongs to conv group c mod conv_groups, so
-    that every leading slice has equally many in each. It is computed as one convolution with the kernel of
-    `convolution.dense_kernel`.
+    Differs: channels of a grouped convolution are interleaved: c belongs to conv group c mod conv_groups, so that every
+    leading slice has equally many in each. It is one convolution, with the kernel of `convolution.dense_kernel`.
 
     Args:
       shuffled: as after a channel shuffle of the input, without moving a channel (see `dense_kernel`).
@@ -294,8 +292,7 @@ class BatchNorm(SlimLayer):
             )
         if not self.has_variable("batch_stats", "mean"):
             raise ValueError(
-                f"{'/'.join(self.path)}: no batch_stats for this subnet; "
-                "calibrate it first (batch_stats.calibrate)."
+                f"{'/'.join(self.path)}: no batch_stats for this subnet; calibrate it first (batch_stats.calibrate)."
             )
         mean, variance = (self.narrow(v.value, (x.group,), x, "batch_stats") for v in self._statistics(x))
         return mean, variance
