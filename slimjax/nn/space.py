@@ -98,7 +98,8 @@ class Space:
     def uniform(self, width: float) -> Subnet:
         """The subnet in which every group has the same width multiplier, `min_width` to `max_width`.
 
-        Options share this range equally: the first begins at the smallest width, the last ends at the largest.
+        Options share this range equally: the first begins at the smallest width, the last ends at the largest. So do
+        the counts of a group that lists them.
         """
         check("width", width, number(self.min_width, self.max_width))
         return self.canonical(np.array([self._at(axis, width) for axis in self.axes], np.int32))
@@ -214,12 +215,13 @@ class Space:
         return Widths(groups, batch_axis, gates=gates)
 
     def _at(self, axis: Axis, width: float | np.ndarray) -> np.ndarray:
-        if isinstance(axis, Group):
+        if isinstance(axis, Group) and not axis.counts:
             return axis.at(width / self.max_width, self.rounding)
+        entries = np.array(axis.counts) if isinstance(axis, Group) else np.arange(len(axis))
         if self.min_width == self.max_width:
-            return np.full(np.shape(width), axis.last)
+            return np.full(np.shape(width), entries[-1])
         span = (np.asarray(width) - self.min_width) / (self.max_width - self.min_width)
-        return np.minimum(np.int64(span * len(axis)), axis.last)
+        return entries[np.minimum(np.int64(span * len(entries)), len(entries) - 1)]
 
     def _check_length(self, vector: Sequence[float] | Subnet) -> None:
         if len(vector) != len(self):
