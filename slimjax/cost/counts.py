@@ -178,12 +178,8 @@ POOLS = ("GlobalPool", "AveragePool")
 def macs(records: Records, space: Space, convention: Convention) -> Quadratic:
     """Multiply-accumulates of one image. One MAC is one multiply-add."""
     terms = _Terms(space)
-    last = max((i for i, record in enumerate(records) if record.has_kernel and record.in_size), default=-1)
-    for i, record in enumerate(records):
-        if record.has_kernel and (convention.classifier or i <= last):
-            _count_layer(terms, record, convention)
-        if record.kind in POOLS and convention.pooling and (convention.inner_pooling or i > last):
-            terms.add(math.prod(record.in_size), [record.in_group], record.under)
+    for version in records.versions:
+        _count_layers(terms, version, convention)
     return terms.polynomial()
 
 
@@ -206,7 +202,9 @@ def peak_memory(records: Records, space: Space) -> PeakMemory:
     def moments(path: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
         chosen = {choice.name: option for choice, option in zip(space.choices, path, strict=True)}
         rows = set()
-        for moment in _moments(_on_path(records.ops, chosen)):
+        # Of a version for another resolution no op is on the path.
+        ops = [op for version in records.versions for op in _on_path(version.ops, chosen)]
+        for moment in _moments(ops):
             terms = _Terms(space)
             for op in moment:
                 terms.add(math.prod(op.size), [op.group])
@@ -228,6 +226,15 @@ def _on_path(ops: Sequence[Op], chosen: Mapping[str, int]) -> list[Op]:
             place[i] = len(found)
             found.append(dataclasses.replace(op, inputs=tuple(place[j] for j in inputs)))
     return found
+
+
+def _count_layers(terms: _Terms, records: Records, convention: Convention) -> None:
+    last = max((i for i, record in enumerate(records) if record.has_kernel and record.in_size), default=-1)
+    for i, record in enumerate(records):
+        if record.has_kernel and (convention.classifier or i <= last):
+            _count_layer(terms, record, convention)
+        if record.kind in POOLS and convention.pooling and (convention.inner_pooling or i > last):
+            terms.add(math.prod(record.in_size), [record.in_group], record.under)
 
 
 def _count_layer(terms: _Terms, record: LayerRecord, convention: Convention) -> None:

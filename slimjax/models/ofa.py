@@ -7,8 +7,8 @@ the residual stream of each stage, "stage1", too. Choices: the side of each bloc
 "stage1/block1/kernel", and how many blocks a stage has, "stage1/depth". Stem, first block, tail and head are fixed.
 
 Differs: a smaller kernel is the middle of the larger one, as in BigNAS; the authors multiply that middle by a matrix
-that is learned for each layer and size. The squeeze-excites' hidden widths are those of the largest expansion, as in the
-library's MobileNet V3; the authors' follow the expansion. In the largest network both are the same.
+that is learned for each layer and size. The squeeze-excites' hidden widths are those of the largest expansion (they are
+fixed in `mobilenet_v3`, too); the authors' follow the expansion. In the largest network both are the same.
 """
 
 from __future__ import annotations

@@ -5,6 +5,9 @@ A choice runs in one of three forms, as a group does (`widths`):
 - static:  one option; the others are not in the program;
 - traced:  a traced index: one program for every option up to the static one;
 - soft:    weights over all options: the sum of weight times branch. For differentiable search.
+
+A choice that changes shapes, such as the resolution of the images, is static always: its options have programs of
+their own.
 """
 
 from __future__ import annotations
@@ -28,6 +31,7 @@ class Choice:
       name: unique in the network, among its groups, too.
       options: their names, from the smallest to the largest as far as they have an order.
       ordered: neighbours are alike, as depths and kernel sizes are, and operators are not. Searches use it.
+      static: it has the static form only.
 
     Raises:
       UserError: no options, or two of one name.
@@ -40,6 +44,7 @@ class Choice:
     name: str
     options: tuple[str, ...]
     ordered: bool = True
+    static: bool = False
 
     def __post_init__(self) -> None:
         if not self.options or len(set(self.options)) < len(self.options):

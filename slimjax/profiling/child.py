@@ -23,7 +23,9 @@ def begin(spec: dict[str, Any]) -> tuple[dict[str, Any], Any]:
     device, meter = meters.make(spec["target"], spec["batch"], spec["repeats"])
     records = supernet.named(**spec["network"]).records
     known = {unit.key: unit for unit in units.divide(records)}
-    if not any(op.under for op in records.ops):  # a network with choices is not one program
+    if not any(
+        op.under for version in records.versions for op in version.ops
+    ):  # with choices it is not one program
         known[sweep.WHOLE] = units.whole(records)
 
     def answer(question: dict[str, Any]) -> dict[str, Any]:
