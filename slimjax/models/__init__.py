@@ -132,7 +132,7 @@ MODELS: Mapping[str, ModelSpec] = MappingProxyType(
         "mnasnet": _mobilenet(InvertedResidualNet, 0.35, stages=MNASNET, activation="relu"),
         "mobilenet_v3_large": _mobilenet_v3(6),
         "mobilenet_v3_small": _mobilenet_v3(5, blocks=SMALL, tail=576, head=1024),
-        "ofa_mobilenet_v3": _mobilenet(OFAMobileNetV3, 0.5),
+        "ofa_mobilenet_v3": ModelSpec(OFAMobileNetV3, {}, Rounding("make_divisible", 8), 0.5, (224, 224, 3)),
         "s_shufflenet": _shufflenet(),
         "resnet8": _resnet(8),
         "resnet20": _resnet(20),

@@ -182,5 +182,6 @@ def _zeros(kind: Any) -> jax.Array:
 
 def _as(kind: Any, value: jax.Array) -> jax.Array:
     """The value, said to vary over the devices that the type varies over."""
-    more = tuple(kind.vma - jax.typeof(value).vma)
+    varying = kind.manual_axis_type.varying
+    more = tuple(varying - jax.typeof(value).manual_axis_type.varying)
     return jax.lax.pcast(value, more, to="varying") if more else value
