@@ -20,13 +20,13 @@ def get_config() -> ConfigDict:
     config.model.name = "ofa_mobilenet_v3"
     config.model.resolutions = (20, 24, 28)
     config.model.options.update(
-        stages=((8, 1, False, False), (16, 2, True, False), (24, 2, True, True)),
+        stages=((16, 2, False, False), (24, 2, True, True)),
         depths=(1, 2, 3),
         stem=8,
         tail=96,
         head=96,
     )
-    config.engine.policy = "masked"
+    config.engine.max_programs = 7
     config.evaluation.widths = (0.5, 0.75, 1.0)
     config.train.steps = 800
     return config

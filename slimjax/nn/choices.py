@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from slimjax.errors import UserError
 
@@ -144,13 +145,13 @@ class Window:
 
     def middles(self, shape: Sequence[int], positions: Sequence[int]) -> jax.Array:
         """bool [options, ...], to be met with an array of this shape: the entries that each option has."""
-        inside = jnp.ones((), bool)
+        inside = np.ones((), bool)
         for position in positions:
-            distance = jnp.abs(2 * jnp.arange(shape[position]) + 1 - shape[position])
+            distance = np.abs(2 * np.arange(shape[position]) + 1 - shape[position])
             spread = [1] * len(shape)
             spread[position] = shape[position]
-            inside = inside & (distance < jnp.asarray(self.sizes)[:, None]).reshape(-1, *spread)
-        return inside
+            inside = inside & (distance < np.array(self.sizes)[:, None]).reshape(-1, *spread)
+        return jnp.asarray(inside)
 
 
 @functools.partial(jax.tree_util.register_dataclass, data_fields=["index", "weights"], meta_fields=["top"])
