@@ -49,6 +49,7 @@ def test_run_moves_and_is_measured_at_both_ends(trained):
     assert rows[1]["channels"]["stage1/block2/kernel"] == "5"
 
 
+@pytest.mark.slow
 def test_run_that_is_killed_ends_like_one_that_is_not(trained, tmp_path):
     stop_after(tiny_run(), tmp_path, 1)
     train(tiny_run(), str(tmp_path))
@@ -75,15 +76,16 @@ def test_found_subnets_are_legal_within_budget_and_load_from_their_files(found, 
 
 def test_found_subnet_is_evaluated_from_its_file(found, trained, capsys):
     method, rows = found
-    path = f"{trained}/search-{method}/macs-0.3.json"
-    assert cli.main(["evaluate", "--workdir", trained, "--arch", path, "--json"]) == 0
-    (row,) = json.loads(capsys.readouterr().out.splitlines()[-1])["subnets"]
+    file = architecture.load(f"{trained}/search-{method}/macs-0.3.json")
+    assert cli.main(["evaluate", "--workdir", trained, "--subnet", json.dumps(file.channels), "--json"]) == 0
+    (row,) = json.loads(capsys.readouterr().out.splitlines()[-1])
     (before,) = (row for row in rows if row["name"] == "macs<=0.3")
     assert {key: row[key] for key in ("channels", "macs", "top1")} == {
         key: before[key] for key in ("channels", "macs", "top1")
     }
 
 
+@pytest.mark.slow
 def test_found_subnets_are_trained_from_scratch(trained, tmp_path):
     search.search(Search(trained, BUDGETS, "evolution", trials=24))
     config = config_file.load(f"{trained}/search-evolution/retrain.py", [])
