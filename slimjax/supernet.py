@@ -128,7 +128,8 @@ class Supernet:
         """`model.apply`, on images of the resolution that the widths say: logits [B, K], with what is mutable if
         anything is.
 
-        Paper: Yu et al., BigNAS, ECCV 2020 (images are resized, from one size, for each subnet).
+        Paper: Yu et al., BigNAS, ECCV 2020 (input resolutions); resized on the device, as in AttentiveNAS's code.
+        Differs: bilinear and antialiased; that code interpolates bicubically.
 
         Args:
           variables: its collections; with structure parameters among them, the network's filters are scaled by them

@@ -36,16 +36,16 @@ def evolution(
 ) -> Searcher:
     """Breeds subnets of `at_least <= cost <= budget` from the best so far.
 
-    The first generation is random: every group has one of its legal counts, all equally likely. After it, the
-    best share of all subnets so far are parents. Mutants copy a parent and draw each group anew with a probability;
-    the other children take each group from either of two parents. What does not fit the budget, or is known, is
+    The first generation is random: every axis has one of its legal entries, all equally likely. After it, the
+    best share of all subnets so far are parents. Mutants copy a parent and draw each axis anew with a probability;
+    the other children take each axis from either of two parents. What does not fit the budget, or is known, is
     drawn anew; after some attempts, random groups of it are narrowed (or widened) by a legal step until it fits. Where
     parents still have nothing new to offer, random subnets take the place; a generation may be smaller if
     those are exhausted too, and an empty one ends the search.
 
     Paper: Cai et al., Once-for-All, 2020 (the defaults are its released code's), after Real et al., 2019;
     AttentiveNAS searches its supernet in this way as well.
-    Differs: only channels evolve; repair; no subnet is asked for twice.
+    Differs: channels evolve, too; repair; no subnet is asked for twice.
 
     Args:
       generations: rounds of children after the random generation.
