@@ -5,7 +5,7 @@ Paper: Yu et al., BigNAS: Scaling Up Neural Architecture Search with Big Single-
 Command: slimjax train --config configs/mnist5k_bignas.py --workdir runs/mnist5k_bignas
 Then: slimjax search --workdir runs/mnist5k_bignas --method evolution --budget 'macs<=0.2' 'macs<=0.4'
 Hardware: any; minutes on two CPU cores.
-Expected: to be measured.
+Expected: not run to the end here yet.
 """
 
 from ml_collections import ConfigDict
