@@ -1,5 +1,5 @@
-r"""BigNAS on ImageNet: MobileNet V2 or V3 Large or ResNet-18 at any channels from 0.42 to 1, or Once-for-All's MobileNet
-V3 with its kernels, expansions, depths and four resolutions, searched afterwards.
+r"""BigNAS on ImageNet: MobileNet V2 or V3 Large or ResNet-18 at any channels from 0.42 to 1, or the MobileNet V3 of
+Once-for-All with its kernels, expansions, depths and four resolutions, searched afterwards.
 
 Paper: Yu et al., BigNAS: Scaling Up Neural Architecture Search with Big Single-Stage Models, ECCV 2020
   (ofa_mobilenet_v3 has the space of Cai et al., Once-for-All, ICLR 2020; the others have channels only. The other

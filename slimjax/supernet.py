@@ -31,6 +31,9 @@ State = TypeVar("State")
 class Supernet:
     """A model built from `slimjax.nn.layers`, its image shape [H, W, C], and how widths become channels.
 
+    Paper: Yu et al., BigNAS, ECCV 2020 (resolutions).
+    Differs: images are resized on the device, bilinearly and antialiased, from the largest resolution.
+
     Args:
       convention: what `macs` counts.
       max_width: the width that means full size (see `nn.space.Space`).
@@ -127,9 +130,6 @@ class Supernet:
     ) -> Any:
         """`model.apply`, on images of the resolution that the widths say: logits [B, K], with what is mutable if
         anything is.
-
-        Paper: Yu et al., BigNAS, ECCV 2020 (input resolutions); resized on the device, as in AttentiveNAS's code.
-        Differs: bilinear and antialiased; that code interpolates bicubically.
 
         Args:
           variables: its collections; with structure parameters among them, the network's filters are scaled by them
