@@ -8,6 +8,7 @@ import pytest
 
 from helpers.engines import batches, engine_of
 from helpers.ofa import subnet_of, tiny
+from helpers.scorers import decided
 from helpers.trees import TOLERANCE, assert_trees_close
 from slimjax import sharding
 from slimjax.nn import losses
@@ -81,25 +82,38 @@ def test_policies_agree_on_subnets_of_every_resolution():
 @pytest.mark.parametrize("devices", [1, 2])
 def test_scores_are_those_of_each_subnet_alone(devices):
     engine = ofa_engine(devices=devices, policy="auto", max_programs=4)
-    net, state = engine.net, engine.init(0, (Slot("max"),))
+    net, state = engine.net, decided(engine)
     batch, subnets = next(batches(1)), drawn(10)
     shards = ("batch",) if devices == 1 else ("batch", "subnets")
-    weights, images = state.variables(), engine.prepare_test(batch["image"])
+    weights, images = jax.tree.map(np.asarray, state.variables()), engine.prepare_test(batch["image"])
     logits = [net.apply(weights, images, net.space.sliced(subnet), train=True) for subnet in subnets]
     targets = losses.smooth_labels(batch["label"], 5, 0.0, "all")
     expected = [float(losses.cross_entropy(one, targets)) for one in logits]
     for shard in shards:
         scorer = Scorer(engine, drawn(60, seed=1), shard=shard)
         assert not scorer.layout.boundaries
-        placed = sharding.put_replicated(engine.mesh, state)
         data = sharding.put_batch(engine.mesh, batch)
-        found = scorer(placed, subnets, data)
+        found = scorer(state, subnets, data)
         np.testing.assert_allclose(found["loss"], expected, **TOLERANCE["float32"])
-        scorer(placed, drawn(60, seed=1), data)  # all that the rungs were chosen for
+        scorer(state, drawn(60, seed=1), data)  # all that the rungs were chosen for
         before = scorer.counts()
-        scorer(placed, drawn(20, seed=3), data)
+        scorer(state, drawn(20, seed=3), data)
         assert scorer.counts() == before
         assert before.live == before.compiled
+
+
+def test_subnet_that_no_rung_of_its_resolution_covers_runs_at_full_size_of_it():
+    engine = ofa_engine(policy="auto")
+    net, state, batch = engine.net, decided(engine), next(batches(1))
+    wide = net.space.largest.copy()
+    wide[-1] = 0
+    scorer = Scorer(engine, np.stack([net.space.smallest, net.space.largest]))
+    assert scorer.layout.rungs.tolist() == [net.space.smallest.tolist(), net.space.largest.tolist()]
+    found = scorer(state, wide[None], batch)
+    images = engine.prepare_test(batch["image"])
+    logits = net.apply(state.variables(), images, net.space.sliced(wide), train=True)
+    expected = float(losses.cross_entropy(logits, losses.smooth_labels(batch["label"], 5, 0.0, "all")))
+    np.testing.assert_allclose(found["loss"], [expected], **TOLERANCE["float32"])
 
 
 def test_calibration_and_test_run_at_the_subnets_resolution():

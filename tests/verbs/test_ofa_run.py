@@ -9,6 +9,7 @@ from ml_collections import ConfigDict
 from helpers.ofa import OPTIONS, RESOLUTIONS
 from helpers.runs import final_state, lines, small, stop_after
 from helpers.trees import assert_trees_equal
+from slimjax.errors import UserError
 from slimjax.experiment import config_file, recipes, reload
 from slimjax.experiment.build import build
 from slimjax.experiment.loop import train
@@ -54,6 +55,13 @@ def test_run_that_is_killed_ends_like_one_that_is_not(trained, tmp_path):
     stop_after(tiny_run(), tmp_path, 1)
     train(tiny_run(), str(tmp_path))
     assert_trees_equal(final_state(tiny_run(), tmp_path), final_state(tiny_run(), trained))
+
+
+def test_resolutions_that_do_not_suit_the_data_are_refused_by_their_field():
+    config = tiny_run()
+    config.model.resolutions = (6, 10)
+    with pytest.raises(UserError, match=r"config\.model\.resolutions: .*8x8; got \[6, 10\]"):
+        build(config)
 
 
 @pytest.fixture(scope="module", params=["evolution", "bayes"])
