@@ -340,7 +340,7 @@ def _rows_of(shard: str) -> jax.sharding.PartitionSpec:
 
 
 def _fill_up(
-    members: list[list[int]], sizes: Subnet, subnets: Subnet, width: int, static: Sequence[int]
+    members: list[list[int]], sizes: Subnet, subnets: Subnet, width: int, static: Sequence[int] = ()
 ) -> None:
     """Moves the rows of a rung's last, partly filled pass to where a larger rung's would run empty."""
     for k in reversed(range(len(members))):
