@@ -57,8 +57,8 @@ def test_every_uniform_network_costs_what_its_layers_do(whole, options):
     assert (int(whole.macs(subnet)), int(whole.params(subnet))) == by_hand(*options)
 
 
-def test_largest_network_is_once_for_alls(whole):
-    """566 million multiply-adds, as its released supernet has at 224 pixels, in 20 blocks of five stages."""
+def test_network_has_five_stages_of_four_blocks(whole):
+    """A width and a kernel for each block, and a depth for each stage; 566 million multiply-adds at full size."""
     assert round(int(whole.macs(whole.space.largest)) / 1e6) == 566
     assert len(whole.space.groups) == 20
     assert len(whole.space.choices) == 20 + 5
