@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     from slimjax.experiment.loop import train
     from slimjax.nn.choices import Choice, Window
     from slimjax.nn.feature_map import FeatureMap
-    from slimjax.nn.layers import BatchNorm, Conv, Dense, DepthwiseConv, PoolingHead, SqueezeExcite
+    from slimjax.nn.heads import PoolingHead, SqueezeExcite
+    from slimjax.nn.layers import BatchNorm, Conv, Dense, DepthwiseConv
     from slimjax.nn.mixed import Depth, Mixed
     from slimjax.nn.space import Space
     from slimjax.nn.widths import Group, Rounding
@@ -37,11 +38,11 @@ _HOMES: Mapping[str, str] = MappingProxyType(
         "FeatureMap": "slimjax.nn.feature_map",
         "Group": "slimjax.nn.widths",
         "Mixed": "slimjax.nn.mixed",
-        "PoolingHead": "slimjax.nn.layers",
+        "PoolingHead": "slimjax.nn.heads",
         "Rounding": "slimjax.nn.widths",
         "RunError": "slimjax.errors",
         "Space": "slimjax.nn.space",
-        "SqueezeExcite": "slimjax.nn.layers",
+        "SqueezeExcite": "slimjax.nn.heads",
         "Supernet": "slimjax.supernet",
         "UserError": "slimjax.errors",
         "Window": "slimjax.nn.choices",

@@ -18,8 +18,9 @@ from slimjax.checks import check, number, one_of
 from slimjax.cost import counts, units
 from slimjax.cost.latency import Latency, LatencyTable
 from slimjax.errors import BadValue
-from slimjax.nn import reorder, slicing, structure, trace
+from slimjax.nn import reorder, roles, slicing, structure, trace
 from slimjax.nn.arrays import STRUCTURE
+from slimjax.nn.choices import Choice
 from slimjax.nn.space import Space, Subnet
 from slimjax.nn.widths import Rounding, Widths
 
@@ -30,6 +31,9 @@ State = TypeVar("State")
 class Supernet:
     """A model built from `slimjax.nn.layers`, its image shape [H, W, C], and how widths become channels.
 
+    Paper: Yu et al., BigNAS, ECCV 2020 (resolutions).
+    Differs: images are resized on the device, bilinearly and antialiased, from the largest resolution.
+
     Args:
       convention: what `macs` counts.
       max_width: the width that means full size (see `nn.space.Space`).
@@ -37,6 +41,11 @@ class Supernet:
         None: the groups that shortcuts are added in.
       one_fraction: names of groups that may be asked to share one width fraction (`vectors.WidthVectors`).
       variants: published subnets by name: channels by group, and options by choice.
+      resolutions: sides in pixels to which images may be resized, ascending, the last their own; the choice
+        "resolution", which comes last in a subnet. None: images are not resized.
+
+    Raises:
+      BadValue: resolutions that do not rise, or do not end with the side of square images.
 
     >>> import jax
     >>> from flax import linen as nn
@@ -61,14 +70,31 @@ class Supernet:
     streams: tuple[str, ...] | None = None
     one_fraction: tuple[str, ...] = ()
     variants: models.Variants = dataclasses.field(default_factory=dict, hash=False, compare=False)
+    resolutions: tuple[int, ...] = ()
+
+    def __post_init__(self) -> None:
+        sides, (height, width, _) = self.resolutions, self.image_shape
+        if sides and (list(sides) != sorted(set(sides)) or sides[0] < 1 or not height == width == sides[-1]):
+            raise BadValue(
+                "resolutions",
+                f"expected rising numbers of pixels, the last one the side of the (square) images, which are "
+                f"{height}x{width}; got {list(sides)}.",
+            )
+
+    @functools.cached_property
+    def resolution(self) -> Choice | None:
+        """The images' side as a choice; None: there is no choice. It changes shapes, so it is static."""
+        return (
+            Choice("resolution", tuple(map(str, self.resolutions)), static=True) if self.resolutions else None
+        )
 
     @functools.cached_property
     def records(self) -> trace.Records:
-        return trace.trace(self.model, self.image_shape)
+        return trace.trace(self.model, self.image_shape, self.resolution)
 
     @functools.cached_property
     def space(self) -> Space:
-        return trace.space(self.records, self.rounding, self.min_width, self.max_width)
+        return roles.space(self.records, self.rounding, self.min_width, self.max_width, self.resolution)
 
     @functools.cached_property
     def variable_shapes(self) -> Mapping[str, Any]:
@@ -104,14 +130,26 @@ class Supernet:
         train: bool,
         mutable: bool | list[str] = False,
     ) -> Any:
-        """`model.apply`: logits [B, K], with what is mutable if anything is.
+        """`model.apply`, on images of the resolution that the widths say: logits [B, K], with what is mutable if
+        anything is.
 
         Args:
           variables: its collections; with structure parameters among them, the network's filters are scaled by them
             (`structure.scaled`).
         """
-        whole = self._scaled(variables, Widths() if widths is None else widths)
+        widths = Widths() if widths is None else widths
+        whole, images = self._scaled(variables, widths), self._resized(images, widths)
         return self.model.apply(whole, images, widths, train=train, mutable=mutable)
+
+    def _resized(self, images: jax.Array, widths: Widths) -> jax.Array:
+        """Images [B, H, W, C] in the resolution that the widths say."""
+        if self.resolution is None:
+            return images
+        side = self.resolutions[widths.gate(self.resolution).top]
+        shape = (images.shape[0], side, side, images.shape[-1])
+        return (
+            images if images.shape == shape else jax.image.resize(images, shape, "bilinear", antialias=True)
+        )
 
     def _scaled(self, variables: Mapping[str, Any], widths: Widths) -> Mapping[str, Any]:
         """The variables of the model alone: structure parameters, if there are any, are in the filters then."""
@@ -148,6 +186,7 @@ def make_supernet(
     image_shape: tuple[int, int, int],
     rounding: Rounding | None = None,
     min_width: float | None = None,
+    resolutions: Sequence[int] = (),
 ) -> Supernet:
     """A supernet with the conventions of a model's spec, where they are not overridden."""
     return Supernet(
@@ -160,6 +199,7 @@ def make_supernet(
         spec.streams,
         spec.one_fraction,
         spec.variants,
+        tuple(resolutions),
     )
 
 
@@ -176,6 +216,7 @@ def named(
     image_shape: Sequence[int] | None = None,
     rounding: str | None = None,
     options: Mapping[str, Any] = MappingProxyType({}),
+    resolutions: Sequence[int] = (),
     norm: Callable[..., nn.Module] | None = None,
 ) -> Supernet:
     """The supernet of a model's name, as its paper has it where nothing else is said.
@@ -187,6 +228,7 @@ def named(
       divisor: all channel counts are multiples of it, unless `rounding` names another policy.
       image_shape: [H, W, C], instead of `image_size`.
       options: further arguments of the model's class; lists stand for tuples.
+      resolutions: see `Supernet`.
 
     Raises:
       UserError: an unknown name, or a value that the network cannot have.
@@ -217,6 +259,7 @@ def named(
         shape,
         Rounding(policy, divisor or spec.rounding.divisor),
         min_width,
+        resolutions,
     )
 
 

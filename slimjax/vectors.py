@@ -9,8 +9,8 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from slimjax.budgets import MACS, Resource
+from slimjax.nn.roles import residual_streams
 from slimjax.nn.space import Subnet
-from slimjax.nn.trace import residual_streams
 from slimjax.search.encoding import Encoding
 from slimjax.supernet import Supernet
 

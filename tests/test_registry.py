@@ -15,7 +15,8 @@ NETS = """
 import jax
 from flax import linen as nn
 from slimjax.models import ModelSpec
-from slimjax.nn.layers import BatchNorm, Conv, FeatureMap, PoolingHead
+from slimjax.nn.heads import PoolingHead
+from slimjax.nn.layers import BatchNorm, Conv, FeatureMap
 from slimjax.nn.widths import Group, Rounding
 
 

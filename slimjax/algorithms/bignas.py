@@ -1,4 +1,4 @@
-"""Sandwich training on random layer-wise widths, then a search on frozen weights.
+"""Sandwich training on random subnets, each axis drawn on its own, then a search on frozen weights.
 
 Paper: Yu et al., BigNAS: Scaling Up Neural Architecture Search with Big Single-Stage Models, ECCV 2020. With a
 Bayesian search it is the TwoStage baseline of Joslim's authors.
@@ -27,17 +27,19 @@ def bignas(
     nondecreasing: bool = True,
     sampling_seed: int = 1995,
 ) -> Algorithm:
-    """Sandwich rule on max, min and n - 2 subnets whose groups each have a random width (`sandwich`).
+    """Sandwich rule on max, min and n - 2 subnets, each of whose axes is drawn on its own (`sandwich`).
 
-    Each group's fraction is drawn afresh, uniformly over the space's range. `slimjax search --method coarse_to_fine`
-    then finds subnets for budgets, as the paper does; they are calibrated, not trained again.
+    A group's fraction is drawn afresh, uniformly over the space's range; options of a choice, and counts that a group
+    lists, are equally likely. `slimjax search --method coarse_to_fine` then finds subnets for budgets, as the paper
+    does; they are calibrated, not trained again.
 
     Paper: section 3.1: sandwich rule; in-place distillation; residual branches that begin at zero; regularisation of
     the largest network only. The last takes no more than `dropout`: the others learn from no smoothed label, and weight
     decay is added once an update, whatever the number of subnets. The decay of the rate that ends at a constant is the
     schedule's (`recipes.bignas_schedule`).
-    Differs: channels only: no kernel sizes and depths, and no resolutions, as all images of a run have one size; so
-    no block is skipped (drop-connect) and no resolution drawn. No shortcuts are added between stages.
+    Differs: what is drawn is what the network's space has: all of the paper's axes in `models.ofa` (with Once-for-All's
+    options), channels alone in the other networks. Every drawn subnet has a resolution of its own. No block is skipped
+    at random (drop-connect). No shortcuts are added between stages.
     Reduces to: Joslim's TwoStage baseline, with no dropout and gammas that begin at 1.
 
     Args:

@@ -180,12 +180,8 @@ POOLS = ("GlobalPool", "AveragePool")
 def macs(records: Records, space: Space, convention: Convention) -> Quadratic:
     """Multiply-accumulates of one image. One MAC is one multiply-add."""
     terms = _Terms(space)
-    last = max((i for i, record in enumerate(records) if record.has_kernel and record.in_size), default=-1)
-    for i, record in enumerate(records):
-        if record.has_kernel and (convention.classifier or i <= last):
-            _count_layer(terms, record, convention)
-        if record.kind in POOLS and convention.pooling and (convention.inner_pooling or i > last):
-            terms.add(math.prod(record.in_size), [record.in_group], record.under)
+    for version in records.versions:
+        _count_layers(terms, version, convention)
     return terms.polynomial()
 
 
@@ -218,6 +214,15 @@ def peak_memory(records: Records, space: Space) -> PeakMemory:
         return table[:, 0], table[:, 1:]
 
     return PeakMemory(params(records, space), space, moments)
+
+
+def _count_layers(terms: _Terms, records: Records, convention: Convention) -> None:
+    last = max((i for i, record in enumerate(records) if record.has_kernel and record.in_size), default=-1)
+    for i, record in enumerate(records):
+        if record.has_kernel and (convention.classifier or i <= last):
+            _count_layer(terms, record, convention)
+        if record.kind in POOLS and convention.pooling and (convention.inner_pooling or i > last):
+            terms.add(math.prod(record.in_size), [record.in_group], record.under)
 
 
 def _count_layer(terms: _Terms, record: LayerRecord, convention: Convention) -> None:

@@ -110,8 +110,14 @@ class Unit:
 
 
 def divide(records: Records) -> list[Unit]:
-    """The units of a network in call order; together they are the forward pass of every subnet."""
-    return [unit for positions in _stretches(records.ops) for unit in _units(records, positions)]
+    """The units of a network in call order, for one resolution after the other; together they are the forward pass of
+    every subnet."""
+    return [
+        unit
+        for version in records.versions
+        for positions in _stretches(version.ops)
+        for unit in _units(version, positions)
+    ]
 
 
 def whole(records: Records, chosen: Mapping[str, int] = MappingProxyType({})) -> Unit:

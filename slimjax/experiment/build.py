@@ -191,7 +191,8 @@ def build_net(config: ConfigDict, image_shape: tuple[int, int, int], num_classes
     takes = (
         "norm" in models.lookup(config.model.name).defaults
     )  # if not, `validate` has seen that it need not
-    return supernet.named(**network(config, image_shape, num_classes), norm=norm if takes else None)
+    with checks.under("config.model."):
+        return supernet.named(**network(config, image_shape, num_classes), norm=norm if takes else None)
 
 
 def network(config: ConfigDict, image_shape: tuple[int, int, int], num_classes: int) -> dict[str, Any]:

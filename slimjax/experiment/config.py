@@ -49,6 +49,7 @@ def default_config() -> ConfigDict:
                 "divisor": config_dict.placeholder(int),
                 "convention": config_dict.placeholder(str),  # what counts as a MAC
                 "dtype": "float32",
+                "resolutions": (),  # sides that images are resized to, the last their own; none: they stay as they are
                 "options": {},  # further arguments of the model's class
             },
             "algorithm": {"name": "usnet"},
@@ -154,6 +155,7 @@ RULES: Mapping[str, Rule] = MappingProxyType(
         "model.divisor": optional(integer(1)),
         "model.convention": optional(one_of(*counts.CONVENTIONS)),
         "model.dtype": one_of("float32", "bfloat16"),
+        "model.resolutions": tuple_of(integer(1)),
         "engine.policy": one_of(*POLICIES),
         "engine.max_programs": integer(3),
         "batch_norm.statistics": one_of("global", "device"),

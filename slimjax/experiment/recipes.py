@@ -285,6 +285,12 @@ JOSLIM_ON_IMAGENET: Mapping[str, Mapping[str, Any]] = MappingProxyType(
         },
         "mobilenet_v3_large": _MOBILENET_V3,
         "mobilenet_v3_small": _MOBILENET_V3,
+        "ofa_mobilenet_v3": {
+            "train": {"epochs": 250.0},
+            "data": {"augment": "basic"},
+            "model": {"resolutions": (128, 160, 192, 224)},
+            "evaluation": {"widths": (0.5, 0.75, 1.0)},  # all options that are first, in the middle, and last
+        },
         "resnet18": _RESNET,
         "resnet50": _RESNET,
     }
@@ -299,7 +305,8 @@ def imagenet_joslim(model: str) -> ConfigDict:
 
     Differs: gammas do not decay (in Joslim's code most do, by their names); calibration takes 5,120 images, not
     2,048; 10,000 training images are held out to score histories, for US-Nets too, so that they can be compared.
-    MobileNet V3 Small and ResNet-50, which the paper has not, are trained as Large and ResNet-18 are.
+    MobileNet V3 Small, ResNet-50 and Once-for-All's network, which the paper has not, are trained as Large and
+    ResNet-18 are.
     The released code's networks are not the papers', and their slips are not copied: classifiers ignore their bias;
     MobileNet V2 has no activation after stem and tail, a dropout of .5 and kernels initialised by fan-in; V3's
     depthwise kernels are all 3x3, its activations ReLU6 where the paper has ReLU, its squeeze-excites stand before the

@@ -17,6 +17,7 @@ from slimjax.models.imagenet_resnet import ResNet
 from slimjax.models.inverted_residual import MNASNET, InvertedResidualNet
 from slimjax.models.mobilenet_v1 import MobileNetV1
 from slimjax.models.mobilenet_v3 import SMALL, MobileNetV3
+from slimjax.models.ofa import OFAMobileNetV3
 from slimjax.models.resnet import CifarResNet
 from slimjax.models.shufflenet import ShuffleNet
 from slimjax.models.tfnas import TFNASNet
@@ -132,6 +133,7 @@ MODELS: Mapping[str, ModelSpec] = MappingProxyType(
         "mnasnet": _mobilenet(InvertedResidualNet, 0.35, stages=MNASNET, activation="relu"),
         "mobilenet_v3_large": _mobilenet_v3(6),
         "mobilenet_v3_small": _mobilenet_v3(5, blocks=SMALL, tail=576, head=1024),
+        "ofa_mobilenet_v3": ModelSpec(OFAMobileNetV3, {}, Rounding("make_divisible", 8), 0.5, (224, 224, 3)),
         "s_shufflenet": _shufflenet(),
         "resnet8": _resnet(8),
         "resnet20": _resnet(20),

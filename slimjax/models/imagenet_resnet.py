@@ -15,7 +15,8 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from slimjax.models.resnet import Block
-from slimjax.nn.layers import BatchNorm, Conv, FeatureMap, PoolingHead
+from slimjax.nn.heads import PoolingHead
+from slimjax.nn.layers import BatchNorm, Conv, FeatureMap
 from slimjax.nn.widths import Group, Widths
 
 BASIC = {10: (1, 1, 1, 1), 18: (2, 2, 2, 2), 34: (3, 4, 6, 3)}

@@ -16,7 +16,8 @@ from flax import linen as nn
 
 from slimjax.models.activation import ACTIVATIONS, Activation
 from slimjax.nn.choices import Window
-from slimjax.nn.layers import BatchNorm, Conv, DepthwiseConv, FeatureMap, PoolingHead, SqueezeExcite
+from slimjax.nn.heads import PoolingHead, SqueezeExcite
+from slimjax.nn.layers import BatchNorm, Conv, DepthwiseConv, FeatureMap
 from slimjax.nn.widths import Group, Rounding, Widths
 
 Stage = tuple[int, int, int, int, int]

@@ -14,7 +14,8 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from slimjax.models.activation import ACTIVATIONS, Activation
-from slimjax.nn.layers import BatchNorm, Conv, DepthwiseConv, FeatureMap, PoolingHead
+from slimjax.nn.heads import PoolingHead
+from slimjax.nn.layers import BatchNorm, Conv, DepthwiseConv, FeatureMap
 from slimjax.nn.widths import Group, Rounding, Widths
 
 # (channels, stride) of each separable block on ImageNet.

@@ -22,7 +22,8 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from slimjax.models.inverted_residual import InvertedResidual
-from slimjax.nn.layers import BatchNorm, Conv, FeatureMap, PoolingHead
+from slimjax.nn.heads import PoolingHead
+from slimjax.nn.layers import BatchNorm, Conv, FeatureMap
 from slimjax.nn.widths import Group, Rounding, Widths
 
 STEM = 16

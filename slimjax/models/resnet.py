@@ -13,7 +13,8 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from slimjax.nn.layers import BatchNorm, Conv, FeatureMap, PadShortcut, PoolingHead
+from slimjax.nn.heads import PoolingHead
+from slimjax.nn.layers import BatchNorm, Conv, FeatureMap, PadShortcut
 from slimjax.nn.widths import Group, Widths
 
 

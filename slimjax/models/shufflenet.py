@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from slimjax.nn.heads import PoolingHead
 from slimjax.nn.layers import (
     AveragePool,
     BatchNorm,
@@ -20,7 +21,6 @@ from slimjax.nn.layers import (
     Conv,
     DepthwiseConv,
     FeatureMap,
-    PoolingHead,
 )
 from slimjax.nn.widths import Group, Widths
 

@@ -23,7 +23,8 @@ from slimjax.errors import UserError
 from slimjax.models.activation import ACTIVATIONS
 from slimjax.models.inverted_residual import InvertedResidual
 from slimjax.nn.choices import Choice
-from slimjax.nn.layers import BatchNorm, Conv, FeatureMap, PoolingHead
+from slimjax.nn.heads import PoolingHead
+from slimjax.nn.layers import BatchNorm, Conv, FeatureMap
 from slimjax.nn.mixed import Depth, Make, Mixed
 from slimjax.nn.widths import Group, Widths
 

@@ -13,7 +13,8 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from slimjax.checks import Rule, check
-from slimjax.nn.layers import BatchNorm, Conv, Dense, FeatureMap, Layer, PoolingHead, classify
+from slimjax.nn.heads import PoolingHead, classify
+from slimjax.nn.layers import BatchNorm, Conv, Dense, FeatureMap, Layer
 from slimjax.nn.widths import Group, Widths
 
 CONVOLUTIONS = {11: (1, 1, 2, 2, 2), 13: (2, 2, 2, 2, 2), 16: (2, 2, 3, 3, 3), 19: (2, 2, 4, 4, 4)}

@@ -5,6 +5,9 @@ A choice runs in one of three forms, as a group does (`widths`):
 - static:  one option; the others are not in the program;
 - traced:  a traced index: one program for every option up to the static one;
 - soft:    weights over all options: the sum of weight times branch. For differentiable search.
+
+A choice that changes shapes, such as the resolution of the images, is static always: its options have programs of
+their own.
 """
 
 from __future__ import annotations
@@ -16,6 +19,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from slimjax.errors import UserError
 
@@ -28,6 +32,7 @@ class Choice:
       name: unique in the network, among its groups, too.
       options: their names, from the smallest to the largest as far as they have an order.
       ordered: neighbours are alike, as depths and kernel sizes are, and operators are not. Searches use it.
+      static: it has the static form only.
 
     Raises:
       UserError: no options, or two of one name.
@@ -40,6 +45,7 @@ class Choice:
     name: str
     options: tuple[str, ...]
     ordered: bool = True
+    static: bool = False
 
     def __post_init__(self) -> None:
         if not self.options or len(set(self.options)) < len(self.options):
@@ -139,13 +145,13 @@ class Window:
 
     def middles(self, shape: Sequence[int], positions: Sequence[int]) -> jax.Array:
         """bool [options, ...], to be met with an array of this shape: the entries that each option has."""
-        inside = jnp.ones((), bool)
+        inside = np.ones((), bool)
         for position in positions:
-            distance = jnp.abs(2 * jnp.arange(shape[position]) + 1 - shape[position])
+            distance = np.abs(2 * np.arange(shape[position]) + 1 - shape[position])
             spread = [1] * len(shape)
             spread[position] = shape[position]
-            inside = inside & (distance[None] < jnp.asarray(self.sizes)[:, None]).reshape(-1, *spread)
-        return inside
+            inside = inside & (distance[None] < np.array(self.sizes)[:, None]).reshape(-1, *spread)
+        return jnp.asarray(inside)
 
 
 @functools.partial(jax.tree_util.register_dataclass, data_fields=["index", "weights"], meta_fields=["top"])

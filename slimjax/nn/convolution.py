@@ -5,6 +5,10 @@ the copying dominates: 16 channels run at half the speed of 64, four at a tenth.
 convolution computes several neighbouring pixels as one window with as many times the output channels. It
 multiplies some zeros and copies less. Other devices, wide or uneven layers and strides get the plain one,
 and so does a network that is to be exported (`Widths.portable`): a traced program holds both forms.
+
+XLA brings convolutions into the form that its CPU library knows in a program's main part only. In a branch of a switch
+the gradients, which are convolutions of other forms, run 25 to 90 times slower. So there they are written in that form
+(`Widths.in_branch`).
 """
 
 from __future__ import annotations
@@ -28,13 +32,20 @@ MOST = 4
 
 
 def convolve(
-    x: jax.Array, kernel: jax.Array, stride: int = 1, groups: int = 1, portable: bool = False
+    x: jax.Array,
+    kernel: jax.Array,
+    stride: int = 1,
+    groups: int = 1,
+    portable: bool = False,
+    in_branch: bool = False,
 ) -> jax.Array:
     """Convolution of images [B, H, W, C] with [k, k, C / groups, D], zero-padded by k // 2 on every side.
 
     Where it may be packed its gradient is its own, so it has a reverse mode but no forward mode (`jvp`). It never
-    is if it is `portable`: one primitive, whatever the platform.
+    is if it is `portable`: one primitive, whatever the platform. The same holds `in_branch` of a switch.
     """
+    if in_branch and not portable:
+        return _branched(x, kernel, stride, groups)
     narrow = min(kernel.shape[2:]) <= NARROW and not any(n % EVEN for n in kernel.shape[2:] if n > EVEN)
     packs = not portable and groups == stride == 1 and kernel.shape[0] in (3, 5, 7) and narrow
     return _packable(x, kernel) if packs else _plain(x, kernel, stride, groups)
@@ -122,3 +133,88 @@ def _backward(saved: tuple[jax.Array, jax.Array], g: jax.Array) -> tuple[jax.Arr
 
 
 _packable.defvjp(_forward, _backward)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
+def _branched(x: jax.Array, kernel: jax.Array, stride: int, groups: int) -> jax.Array:
+    """A plain convolution whose gradients are quick in a branch on CPUs, too."""
+    plain = functools.partial(_plain, stride=stride, groups=groups)
+    if kernel.shape[:2] != (1, 1) or stride > 1 or groups > 1:
+        return plain(x, kernel)
+    return jax.lax.platform_dependent(x, kernel, cpu=lambda x, kernel: x @ kernel[0, 0], default=plain)
+
+
+def _branched_forward(
+    x: jax.Array, kernel: jax.Array, stride: int, groups: int
+) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
+    return _branched(x, kernel, stride, groups), (x, kernel)
+
+
+def _branched_backward(
+    stride: int, groups: int, saved: tuple[jax.Array, jax.Array], g: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    plain = functools.partial(_plain, stride=stride, groups=groups)
+
+    def transposed(x: jax.Array, kernel: jax.Array, g: jax.Array) -> tuple[jax.Array, jax.Array]:
+        (to_x,) = jax.linear_transpose(lambda x: plain(x, kernel), x)(g)
+        (to_kernel,) = jax.linear_transpose(lambda kernel: plain(x, kernel), kernel)(g)
+        return to_x, to_kernel
+
+    canonical = functools.partial(_canonical_gradients, stride, groups)
+    return jax.lax.platform_dependent(*saved, g, cpu=canonical, default=transposed)
+
+
+_branched.defvjp(_branched_forward, _branched_backward)
+
+
+def _canonical_gradients(
+    stride: int, groups: int, x: jax.Array, kernel: jax.Array, g: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    """By the input and by the kernel: products, and convolutions of NHWC with HWIO that flip nothing."""
+    size, pad = kernel.shape[0], kernel.shape[0] // 2
+    if size == stride == groups == 1:
+        rows = g.reshape(-1, g.shape[-1])
+        return g @ kernel[0, 0].T, (x.reshape(-1, x.shape[-1]).T @ rows)[None, None]
+    spans = [(side - 1) * stride + 1 for side in g.shape[1:3]]  # of g, with stride - 1 zeros in between
+    rest = [side - span for side, span in zip(x.shape[1:3], spans, strict=True)]
+    turned = kernel[::-1, ::-1] if groups > 1 else kernel[::-1, ::-1].swapaxes(2, 3)
+    around = [(size - 1 - pad, pad + more) for more in rest]
+    to_x = _canonical(g, turned, around, groups, spread=stride)
+    if groups > 1:
+        return to_x, _depthwise_kernel_gradient(x, g, size, stride, spans)
+    around = [(pad, size - 1 - pad - more) for more in rest]
+    by_channel = x.transpose(3, 1, 2, 0), g.transpose(1, 2, 0, 3)
+    to_kernel = _canonical(*by_channel, around, kernel_spread=stride)
+    return to_x, to_kernel.transpose(1, 2, 0, 3)
+
+
+def _depthwise_kernel_gradient(
+    x: jax.Array, g: jax.Array, size: int, stride: int, spans: list[int]
+) -> jax.Array:
+    """[k, k, 1, C]: for each place in the kernel the sum of what meets there."""
+    pad, (high, wide) = size // 2, spans
+    x = jnp.pad(x, [(0, 0), (pad, pad), (pad, pad), (0, 0)])
+    meets = lambda i, j: x[:, i : i + high : stride, j : j + wide : stride]  # noqa: E731
+    rows = [[(meets(i, j) * g).sum((0, 1, 2)) for j in range(size)] for i in range(size)]
+    return jnp.stack([jnp.stack(row) for row in rows])[:, :, None]
+
+
+def _canonical(
+    x: jax.Array,
+    kernel: jax.Array,
+    padding: list[tuple[int, int]],
+    groups: int = 1,
+    spread: int = 1,
+    kernel_spread: int = 1,
+) -> jax.Array:
+    """A convolution of stride 1, with `spread - 1` zeros between the pixels, and so in the kernel."""
+    return jax.lax.conv_general_dilated(
+        x,
+        kernel,
+        (1, 1),
+        padding,
+        lhs_dilation=(spread, spread),
+        rhs_dilation=(kernel_spread, kernel_spread),
+        dimension_numbers=("NHWC", "HWIO", "NHWC"),
+        feature_group_count=groups,
+    )

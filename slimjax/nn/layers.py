@@ -187,10 +187,12 @@ class DepthwiseConv(SlimLayer):
 
 
 def _convolve(x: FeatureMap, kernel: jax.Array, stride: int, dtype: Any, groups: int = 1) -> jax.Array:
-    return convolve(x.value.astype(dtype), kernel.astype(dtype), stride, groups, x.widths.portable)
+    return convolve(
+        x.value.astype(dtype), kernel.astype(dtype), stride, groups, x.widths.portable, x.widths.in_branch
+    )
 
 
-def _wide(dtype: Any) -> Any:
+def wide(dtype: Any) -> Any:
     """float32 for it and for everything smaller; float64 stays."""
     return jnp.promote_types(dtype, jnp.float32)
 
@@ -246,7 +248,7 @@ class BatchNorm(SlimLayer):
 
     @nn.compact
     def __call__(self, x: FeatureMap, train: bool) -> FeatureMap:
-        value = x.value.astype(_wide(x.value.dtype))
+        value = x.value.astype(wide(x.value.dtype))
         if train:
             over = tuple(range(value.ndim - 1))
             average = self._averager(x, self.sync)
@@ -319,56 +321,7 @@ class GlobalPool(Layer):
 
     @nn.compact
     def __call__(self, x: FeatureMap) -> FeatureMap:
-        return x.map(lambda value: value.astype(_wide(value.dtype)).mean((1, 2)))
-
-
-class PoolingHead(nn.Module):
-    """Global mean, then a classifier with bias: feature map [B, H, W, C] to logits [B, K], at least float32.
-
-    Args:
-      hidden: width of a dense layer with bias and `activation` before the classifier, never narrowed; 0: none.
-    """
-
-    num_classes: int
-    dtype: Any = jnp.float32
-    hidden: int = 0
-    activation: Callable[[jax.Array], jax.Array] = jax.nn.relu
-
-    @nn.compact
-    def __call__(self, x: FeatureMap) -> jax.Array:
-        x = GlobalPool(name="pool")(x)
-        if self.hidden:
-            head = Group("head", self.hidden, fixed=True)
-            x = Dense(head, dtype=self.dtype, name="hidden")(x).map(self.activation)
-        return classify(x, self.num_classes, self.dtype)
-
-
-def classify(x: FeatureMap, num_classes: int, dtype: Any) -> jax.Array:
-    """The dropout of `x.widths`, then a layer "classifier" with bias: [B, C] to logits [B, K], at least float32."""
-    if x.widths.dropout is not None:
-        x = x.map(x.widths.dropout)
-    classes = Group("logits", num_classes, fixed=True)
-    logits = Dense(classes, dtype=dtype, name="classifier")(x)
-    return logits.value.astype(_wide(logits.value.dtype))
-
-
-class SqueezeExcite(nn.Module):
-    """Channel attention: pool, reduce to `hidden`, activation, expand, gate, multiply. Hu et al. 2018, section 3.
-
-    `hidden` is a group of its own, and `gate` maps 0 to anything: inactive channels stay zero.
-    """
-
-    hidden: Group
-    gate: Callable[[jax.Array], jax.Array] = jax.nn.sigmoid
-    dtype: Any = jnp.float32
-    activation: Callable[[jax.Array], jax.Array] = jax.nn.relu
-
-    @nn.compact
-    def __call__(self, x: FeatureMap) -> FeatureMap:
-        squeezed = GlobalPool(name="pool")(x)
-        hidden = Dense(self.hidden, dtype=self.dtype, name="reduce")(squeezed).map(self.activation)
-        gate = Dense(x.group, dtype=self.dtype, name="expand")(hidden).map(self.gate)
-        return x * gate.map(lambda value: value[:, None, None, :].astype(x.value.dtype))
+        return x.map(lambda value: value.astype(wide(value.dtype)).mean((1, 2)))
 
 
 def merge_variables(params: Any, affine: Any, batch_stats: Any | None = None) -> Mapping[str, Any]:

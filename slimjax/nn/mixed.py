@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -13,7 +14,6 @@ from flax import linen as nn
 from slimjax.errors import UserError
 from slimjax.nn.choices import Choice, When
 from slimjax.nn.feature_map import FeatureMap
-from slimjax.nn.switching import switch
 
 Make = Callable[..., nn.Module]
 """A constructor of a module that takes (feature map, *arguments) to a feature map; it may be given a name."""
@@ -199,7 +199,8 @@ def _switch(
     """Value and batch statistics of the branch that runs; those of the others stay as they are."""
 
     def bare(branch: Callable[..., tuple[FeatureMap, Any]], variables: Any, x: FeatureMap) -> Any:
-        result, stats = branch(variables, x)
+        inside = dataclasses.replace(x.widths, in_branch=True)
+        result, stats = branch(variables, dataclasses.replace(x, widths=inside))
         return result.value, {**variables[STATS], **stats} if stats else {}
 
-    return switch(index, [functools.partial(bare, branch) for branch in branches], variables, x)
+    return jax.lax.switch(index, [functools.partial(bare, branch) for branch in branches], variables, x)

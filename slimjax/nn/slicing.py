@@ -57,7 +57,7 @@ def merged(records: Records, space: Space, inside: Any, outside: Any, active: ja
         are not the network's are those of `inside`.
       active: int32 [G], the subnet.
     """
-    widths, options = space.masked(active), space.options(active)
+    widths, options = space.widths(space.largest, active), space.options(active)
 
     def pick(place: arrays.Place, value: jax.Array, other: jax.Array) -> jax.Array:
         for position, axis in enumerate(place.axes):

@@ -88,6 +88,11 @@ class Space:
         return {name: number[stage] for name, stage in names.items()}
 
     @functools.cached_property
+    def static(self) -> tuple[int, ...]:
+        """Positions of the choices that are static in every form: subnets that differ there share no program."""
+        return tuple(self.index[choice.name] for choice in self.choices if choice.static)
+
+    @functools.cached_property
     def largest(self) -> Subnet:
         """All channels, and the last option of every choice."""
         return np.array([g.channels for g in self.groups] + [c.last for c in self.choices], np.int32)
@@ -108,7 +113,8 @@ class Space:
     def uniform(self, width: float) -> Subnet:
         """The subnet in which every group has the same width multiplier, `min_width` to `max_width`.
 
-        Options share this range equally: the first begins at the smallest width, the last ends at the largest.
+        Options share this range equally: the first begins at the smallest width, the last ends at the largest. So do
+        the counts of a group that lists them.
         """
         check("width", width, number(self.min_width, self.max_width))
         return self.canonical(np.array([self._at(axis, width) for axis in self.axes], np.int32))
@@ -202,12 +208,24 @@ class Space:
         """Widths of a dense network of just these channels; `portable`: to be exported (`widths.Widths`)."""
         return dataclasses.replace(self.widths(subnet), portable=portable)
 
+    def covering(self, subnets: Subnet) -> Subnet:
+        """The largest sizes int32 [..., G] at which subnets can run: full size, but for what is static always."""
+        sizes = np.broadcast_to(self.largest, np.shape(subnets)).copy()
+        sizes[..., self.static] = subnets[..., self.static]
+        return sizes
+
     def masked(self, subnet: jax.Array | Subnet) -> Widths:
-        """Widths at full size with (possibly traced) active counts, int32 [G]."""
-        return self.widths(self.largest, subnet)
+        """Widths at full size with (possibly traced) active counts, int32 [G].
+
+        A traced subnet of a space with static choices needs `widths`, with the sizes that `covering` gives.
+        """
+        return self.widths(self.covering(np.asarray(subnet)) if self.static else self.largest, subnet)
 
     def bucketed(self, rung: Sequence[int] | Subnet, subnet: jax.Array | Subnet) -> Widths:
-        """Widths at the sizes of `rung`, which must be at least `subnet`, with active counts int32 [G]."""
+        """Widths at the sizes of `rung`, which must be at least `subnet`, with active counts int32 [G].
+
+        Of static choices it must have the subnet's options.
+        """
         return self.widths(rung, subnet)
 
     def widths(
@@ -220,16 +238,21 @@ class Space:
         counts = [None] * len(self) if active is None else jnp.asarray(active, jnp.int32)
         entries = list(zip(self.axes, map(int, sizes), counts, strict=True))
         groups = {axis.name: Width(size, count) for axis, size, count in entries if isinstance(axis, Group)}
-        gates = {axis.name: Gate(size, count) for axis, size, count in entries if isinstance(axis, Choice)}
+        gates = {
+            axis.name: Gate(size, None if axis.static else count)
+            for axis, size, count in entries
+            if isinstance(axis, Choice)
+        }
         return Widths(groups, batch_axis, gates=gates)
 
     def _at(self, axis: Axis, width: float | np.ndarray) -> np.ndarray:
-        if isinstance(axis, Group):
+        if isinstance(axis, Group) and not axis.counts:
             return axis.at(width / self.max_width, self.rounding)
+        entries = np.array(axis.counts) if isinstance(axis, Group) else np.arange(len(axis))
         if self.min_width == self.max_width:
-            return np.full(np.shape(width), axis.last)
+            return np.full(np.shape(width), entries[-1])
         span = (np.asarray(width) - self.min_width) / (self.max_width - self.min_width)
-        return np.minimum(np.int64(span * len(axis)), axis.last)
+        return entries[np.minimum(np.int64(span * len(entries)), len(entries) - 1)]
 
     def _check_length(self, vector: Sequence[float] | Subnet) -> None:
         if len(vector) != len(self):

@@ -18,13 +18,13 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from slimjax.nn.choices import Choice, Under, Window, holds
+from slimjax.nn.choices import Choice, Under, When, Window, holds
 from slimjax.nn.feature_map import Axis as ArrayAxis
 from slimjax.nn.feature_map import FeatureMap
 from slimjax.nn.layers import Layer
 from slimjax.nn.mixed import Choosing
-from slimjax.nn.space import Axis, Space
-from slimjax.nn.widths import Group, Rounding
+from slimjax.nn.space import Axis
+from slimjax.nn.widths import Group
 
 
 @dataclasses.dataclass(frozen=True)
@@ -111,10 +111,15 @@ class Op:
 
 @dataclasses.dataclass(frozen=True)
 class Records:
-    """A network written down: iterating gives its layers in call order; `ops` is the whole forward pass."""
+    """A network written down: iterating gives its layers in call order; `ops` is the whole forward pass.
+
+    Args:
+      sized: the same network on images of each resolution, under the option of it; none: there is one resolution.
+    """
 
     layers: tuple[LayerRecord, ...]
     ops: tuple[Op, ...]
+    sized: tuple[Records, ...] = ()
 
     def __iter__(self) -> Iterator[LayerRecord]:
         return iter(self.layers)
@@ -124,21 +129,44 @@ class Records:
 
     def path(self, chosen: Mapping[str, int]) -> Records:
         """What runs where choices take these options (positions, by name), each op with what it reads then."""
-        place: dict[int, int] = {}
         found: list[Op] = []
-        for i, op in enumerate(self.ops):
-            if not holds(op.under, chosen):
-                continue
-            if op.choice is not None:
-                place[i] = place[op.inputs[chosen[op.choice.name]]]  # it is that feature map, not another one
-                continue
-            place[i] = len(found)
-            found.append(dataclasses.replace(op, inputs=tuple(place[j] for j in op.inputs)))
-        return Records(tuple(layer for layer in self.layers if holds(layer.under, chosen)), tuple(found))
+        for version in self.versions:  # of a version for another resolution nothing is on the path
+            place: dict[int, int] = {}
+            for i, op in enumerate(version.ops):
+                if not holds(op.under, chosen):
+                    continue
+                if op.choice is not None:
+                    place[i] = place[
+                        op.inputs[chosen[op.choice.name]]
+                    ]  # it is that feature map, not another one
+                    continue
+                place[i] = len(found)
+                found.append(dataclasses.replace(op, inputs=tuple(place[j] for j in op.inputs)))
+        layers = [
+            layer for version in self.versions for layer in version.layers if holds(layer.under, chosen)
+        ]
+        return Records(tuple(layers), tuple(found))
+
+    @property
+    def versions(self) -> tuple[Records, ...]:
+        """What runs: one for each resolution."""
+        return self.sized or (self,)
+
+    def part(self, layers: slice) -> Records:
+        """Some of the layers, in every version, without ops."""
+        return Records(self.layers[layers], (), tuple(version.part(layers) for version in self.sized))
+
+    def only(self, when: When) -> Records:
+        """The network under one more condition."""
+        layers = tuple(dataclasses.replace(layer, under=(when, *layer.under)) for layer in self.layers)
+        return Records(layers, tuple(dataclasses.replace(op, under=(when, *op.under)) for op in self.ops))
 
 
-def trace(model: nn.Module, image_shape: Sequence[int]) -> Records:
+def trace(model: nn.Module, image_shape: Sequence[int], resolution: Choice | None = None) -> Records:
     """The records of `model` for images of shape [H, W, C].
+
+    Args:
+      resolution: options are sides of square images in pixels, the last one that of `image_shape`.
 
     Raises:
       ValueError: if one group name is used with two sizes.
@@ -148,33 +176,13 @@ def trace(model: nn.Module, image_shape: Sequence[int]) -> Records:
     with nn.intercept_methods(scribe.listen):
         jax.eval_shape(lambda key, x: model.init(key, x, train=True), jax.random.key(0), image)
     _check_names(scribe.layers)
-    return Records(tuple(scribe.layers), tuple(scribe.ops))
-
-
-def space(records: Records, rounding: Rounding, min_width: float, max_width: float = 1.0) -> Space:
-    """The space of all subnets of a traced network: its slimmable groups, then its choices, as they first appear."""
-    groups = dict.fromkeys(group.base for record in records for group in (record.in_group, record.out_group))
-    choices = dict.fromkeys(choice for choice, _ in _choices(records))
-    under: dict[str, set[Under]] = {}
-    for record in records:
-        for group in (record.in_group, record.out_group):
-            under.setdefault(group.name, set()).add(record.under)
-    for choice, above in _choices(records):
-        under.setdefault(choice.name, set()).add(above)
-    there = {group.name for group in groups if not group.fixed} | {choice.name for choice in choices}
-    sometimes = {name: tuple(sorted(found, key=repr)) for name, found in under.items() if () not in found}
-    sometimes = {name: found for name, found in sometimes.items() if name in there}
-    return Space(tuple(groups), rounding, min_width, max_width, tuple(choices), sometimes)
-
-
-def _choices(records: Records) -> Iterator[tuple[Choice, Under]]:
-    """The choices that layers depend on, each with the conditions under which it is there."""
-    for record in records:
-        for depth, (choice, _) in enumerate(record.under):
-            yield choice, record.under[:depth]
-        for choice in record.choices:
-            if choice not in (above for above, _ in record.under):
-                yield choice, record.under
+    records = Records(tuple(scribe.layers), tuple(scribe.ops))
+    if resolution is None:
+        return records
+    sides = map(int, resolution.options[:-1])
+    versions = [*(trace(model, (side, side, image_shape[-1])) for side in sides), records]
+    sized = tuple(version.only(When(resolution, (option,))) for option, version in enumerate(versions))
+    return dataclasses.replace(records, sized=sized)
 
 
 @functools.partial(
@@ -341,34 +349,6 @@ def _options(module: nn.Module) -> tuple[str, ...]:
         for field, value in values
         if isinstance(value, bool | int | float | str) and value != field.default
     )
-
-
-def residual_streams(records: Records) -> tuple[Group, ...]:
-    """The groups that shortcuts are added in, in the order of the network."""
-    return tuple(dict.fromkeys(op.group for op in records.ops if op.name == "add"))
-
-
-def fixed_norms(records: Records) -> tuple[tuple[str, ...], ...]:
-    """Paths of the norms whose channels are never narrowed: every switch of a network has all of them."""
-    return tuple(record.path for record in records if _is_norm(record) and record.in_group.fixed)
-
-
-def last_norms(records: Records) -> tuple[tuple[str, ...], ...]:
-    """Paths of the norms that end a residual branch. Of two norms that are added, a shortcut's has less before it."""
-    depth: list[int] = []
-    found = []
-    for op in records.ops:
-        depth.append(1 + max((depth[i] for i in op.inputs), default=0))
-        if op.name != "add":
-            continue
-        layers = [(depth[i], records.ops[i].layer) for i in op.inputs]
-        norms = [(d, layer.path) for d, layer in layers if layer is not None and _is_norm(layer)]
-        found += [path for d, path in norms if d == max(norms)[0]]
-    return tuple(found)
-
-
-def _is_norm(record: LayerRecord) -> bool:
-    return any(array.collection == "affine" for array in record.arrays)
 
 
 def _check_names(layers: Sequence[LayerRecord]) -> None:

@@ -176,7 +176,7 @@ class Width:
 @functools.partial(
     jax.tree_util.register_dataclass,
     data_fields=["groups", "gates", "dropout"],
-    meta_fields=["batch_axis", "portable"],
+    meta_fields=["batch_axis", "portable", "in_branch"],
 )
 @dataclasses.dataclass(frozen=True)
 class Widths(Mapping[str, Width]):
@@ -186,15 +186,17 @@ class Widths(Mapping[str, Width]):
       gates: choice name to `Gate`; a choice that is missing takes its last option.
       batch_axis: the mesh axis over which a batch is split, if the network runs on one device's part of it
         (inside `jax.shard_map`); None: it sees the whole batch.
-      dropout: what `layers.classify` does to the classifier's input; None: nothing.
+      dropout: what `heads.classify` does to the classifier's input; None: nothing.
       portable: every convolution is one plain convolution, on every platform: what a program that leaves this
         machine should hold. False: CPUs get their quick form (`convolution.convolve`).
+      in_branch: the layers run in a branch of a switch, where CPUs need another form.
     """
 
     groups: Mapping[str, Width] = dataclasses.field(default_factory=dict)
     batch_axis: str | None = None
     dropout: Dropout | None = None
     portable: bool = False
+    in_branch: bool = False
     gates: Mapping[str, Gate] = dataclasses.field(default_factory=dict)
 
     def of(self, axis: Group) -> Width:

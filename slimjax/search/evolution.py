@@ -45,7 +45,7 @@ def evolution(
 
     Paper: Cai et al., Once-for-All, 2020 (the defaults are its released code's), after Real et al., 2019;
     AttentiveNAS searches its supernet in this way as well.
-    Differs: no resolutions; repair; no subnet is asked for twice.
+    Differs: channels evolve, too; repair; no subnet is asked for twice.
 
     Args:
       generations: rounds of children after the random generation.

@@ -12,10 +12,11 @@ import functools
 from collections.abc import Callable, Sequence
 
 import jax
+import numpy as np
 import optax
 from jax.sharding import Mesh
 
-from slimjax.nn import batch_stats, losses, trace
+from slimjax.nn import batch_stats, losses, roles
 from slimjax.nn.batch_stats import Collection
 from slimjax.nn.space import Subnet
 from slimjax.step import state
@@ -102,8 +103,8 @@ class Engine:
             seed=seed,
             affine=tuple(dict.fromkeys(slot.affine for slot in slots)),
             stats=tuple(dict.fromkeys(slot.stats for slot in slots if slot.stats)),
-            common=trace.fixed_norms(self.net.records) if shares_fixed else (),
-            zeroed=trace.last_norms(self.net.records) if zero_last_gammas else (),
+            common=roles.fixed_norms(self.net.records) if shares_fixed else (),
+            zeroed=roles.last_norms(self.net.records) if zero_last_gammas else (),
             average=self.average_decay is not None,
             algorithm=algorithm,
             structure=structure,
@@ -114,8 +115,8 @@ class Engine:
         """For `batch_stats.calibrate`: the batch's own statistics of one masked subnet, weights frozen."""
         variables = state.variables(affine)
 
-        def collect(stats: Collection, subnet: jax.Array, batch: Batch, number: int) -> Collection:
-            return self._collect(variables, stats, subnet, batch, state.key, number)
+        def collect(stats: Collection, subnet: Subnet, batch: Batch, number: int) -> Collection:
+            return self._collect(self._sizes(subnet), variables, stats, subnet, batch, state.key, number)
 
         return collect
 
@@ -123,23 +124,35 @@ class Engine:
         self, state: TrainState, affine: str, stats: Collection, subnet: Subnet, batch: Batch
     ) -> Metrics:
         """Sums over a batch: `correct`, `loss` (cross-entropy to the labels), `count`."""
-        return self._test({**state.variables(affine), "batch_stats": stats}, subnet, batch)
+        variables = {**state.variables(affine), "batch_stats": stats}
+        return self._test(self._sizes(subnet), variables, subnet, batch)
 
-    @functools.partial(jax.jit, static_argnums=0)
+    def _sizes(self, subnet: Subnet) -> tuple[int, ...]:
+        """Of the masked program that the subnet runs in."""
+        return tuple(self.net.space.covering(np.asarray(subnet)).tolist())
+
+    @functools.partial(jax.jit, static_argnums=(0, 1))
     def _collect(
-        self, variables: Tree, stats: Collection, subnet: jax.Array, batch: Batch, key: jax.Array, number: int
+        self,
+        sizes: tuple[int, ...],
+        variables: Tree,
+        stats: Collection,
+        subnet: jax.Array,
+        batch: Batch,
+        key: jax.Array,
+        number: int,
     ) -> Collection:
         key = jax.random.fold_in(jax.random.wrap_key_data(key), number)
         images = self.prepare_train(key, batch["image"])
-        widths = self.net.space.masked(subnet)
+        widths = self.net.space.widths(sizes, subnet)
         variables = {**variables, "batch_stats": stats}
         _, updates = self.net.apply(variables, images, widths, train=True, mutable=["batch_stats"])
         return updates["batch_stats"]
 
-    @functools.partial(jax.jit, static_argnums=0)
-    def _test(self, variables: Tree, subnet: jax.Array, batch: Batch) -> Metrics:
+    @functools.partial(jax.jit, static_argnums=(0, 1))
+    def _test(self, sizes: tuple[int, ...], variables: Tree, subnet: jax.Array, batch: Batch) -> Metrics:
         images = self.prepare_test(batch["image"])
-        widths = self.net.space.masked(subnet)
+        widths = self.net.space.widths(sizes, subnet)
         logits: Tree = self.net.apply(variables, images, widths, train=False)
         labels, weight = batch["label"], batch["weight"]
         loss = optax.softmax_cross_entropy_with_integer_labels(logits, labels)

@@ -59,16 +59,20 @@ class Forms:
 
     def cover(self, subnet: Channels) -> Form:
         """The cheapest form that serves the subnet and others: a rung, or the full size."""
-        index = None if self.engine.policy == "masked" else rungs.cover(self.rungs, np.asarray(subnet))
+        space, row = self.engine.net.space, np.asarray(subnet)
+        index = None if self.engine.policy == "masked" else rungs.cover(self.rungs, row, space.static)
         exact = Form.exact(subnet)
-        covering = Form.exact(self.engine.net.space.largest if index is None else self.rungs[index])
+        covering = Form.exact(space.covering(row) if index is None else self.rungs[index])
         # A rung that some subnets fill and others do not is one program, not two.
         return exact if self.rungs_are_exact and covering == exact else covering._replace(masked=True)
 
     @functools.cached_property
     def most_programs(self) -> int:
-        """Programs that may be alive: no fewer than one step needs, lest they push each other out in every step."""
-        return max(self.engine.max_programs, self._programs_without_rungs + self._kinds)
+        """Programs that may be alive: no fewer than one step needs, lest they push each other out in every step.
+
+        What is static always (resolutions) differs from step to step, and each has a program.
+        """
+        return max(self.engine.max_programs, self._programs_without_rungs + self._kinds * self._statics)
 
     @functools.cached_property
     def rungs(self) -> Subnet:
@@ -80,7 +84,8 @@ class Forms:
         if policy not in ("auto", "bucketed") or not len(draws):
             return np.zeros((0, draws.shape[1]), np.int32)
         spare = self.most_programs - self._programs_without_rungs
-        return rungs.choose(draws, self.engine.net.macs, spare // max(1, self._kinds))
+        count, static = spare // max(1, self._kinds), self.engine.net.space.static
+        return rungs.choose(draws, self.engine.net.macs, count, static)
 
     @functools.cached_property
     def rungs_are_exact(self) -> bool:
@@ -91,6 +96,11 @@ class Forms:
     def _kinds(self) -> int:
         """Programs of one rung: one for every kind of slot that moves; the first slot starts the accumulator."""
         return len({(i == 0, slot.target, slot.stats) for i, slot in enumerate(self.slots) if slot.moves})
+
+    @property
+    def _statics(self) -> int:
+        """How often what is static always differs among the draws."""
+        return max(1, len(np.unique(self.draws[:, self.engine.net.space.static], axis=0)))
 
     @property
     def _programs_without_rungs(self) -> int:

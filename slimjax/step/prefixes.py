@@ -19,7 +19,7 @@ from flax import linen as nn
 from slimjax.cost import counts
 from slimjax.nn.feature_map import FeatureMap
 from slimjax.nn.space import Subnet
-from slimjax.nn.trace import LayerRecord, Records
+from slimjax.nn.trace import LayerRecord
 from slimjax.nn.widths import Widths
 from slimjax.step.state import Tree
 from slimjax.supernet import Supernet
@@ -68,9 +68,9 @@ def boundaries(net: Supernet) -> list[Boundary]:
 def choose(net: Supernet, draws: Subnet, most: int = MOST_BOUNDARIES) -> tuple[Boundary, ...]:
     """The boundaries, `most` at most, with which scoring the draws int32 [N, G] executes the fewest MACs; maybe none.
 
-    Every beginning counts at full size, every end as it is.
+    Every beginning counts at full size, every end as it is. Where images have several resolutions there are none.
     """
-    places = boundaries(net) if most else []
+    places = boundaries(net) if most and not net.space.static else []
     before = {boundary: macs_between(net, [boundary])[0] for boundary in places}
     after = {boundary: float(macs_after(net, [boundary])(draws).sum()) for boundary in places}
     distinct = {boundary: len(np.unique(draws[:, boundary.groups], axis=0)) for boundary in places}
@@ -87,13 +87,13 @@ def choose(net: Supernet, draws: Subnet, most: int = MOST_BOUNDARIES) -> tuple[B
 
 def macs_after(net: Supernet, chain: Sequence[Boundary]) -> counts.Quadratic:
     """MACs of an image from the last boundary on, a function of subnets [..., G]."""
-    return _macs(net, net.records.layers[chain[-1].layers if chain else 0 :])
+    return _macs(net, slice(chain[-1].layers if chain else 0, None))
 
 
 def macs_between(net: Supernet, chain: Sequence[Boundary]) -> list[int]:
     """MACs of an image from each boundary's predecessor to it, at full size."""
     bounds = [0, *(boundary.layers for boundary in chain)]
-    parts = [net.records.layers[slice(*pair)] for pair in itertools.pairwise(bounds)]
+    parts = [slice(*pair) for pair in itertools.pairwise(bounds)]
     return [int(_macs(net, part)(net.space.largest)) for part in parts]
 
 
@@ -166,5 +166,5 @@ def _groups(net: Supernet, layers: Sequence[LayerRecord]) -> set[int]:
     return {net.space.index[name] for name in names}
 
 
-def _macs(net: Supernet, layers: Sequence[LayerRecord]) -> counts.Quadratic:
-    return counts.macs(Records(tuple(layers), ()), net.space, counts.CONVENTIONS["plain"])
+def _macs(net: Supernet, layers: slice) -> counts.Quadratic:
+    return counts.macs(net.records.part(layers), net.space, counts.CONVENTIONS["plain"])

@@ -7,7 +7,7 @@ there is, where subnets are ordered in every group at once (uniform widths).
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -22,17 +22,33 @@ MOST_EXCHANGES = 300
 """Draws that change their rung, at most."""
 
 
-def choose(draws: Subnet, cost: Cost, count: int) -> Subnet:
+def choose(draws: Subnet, cost: Cost, count: int, static: Sequence[int] = ()) -> Subnet:
     """At most `count` rungs, int32 [K, G] by rising cost, that cover every draw.
+
+    Draws that differ in `static` columns cannot share a rung: each part has its share of the rungs, and one at least.
+
+    Args:
+      draws: int32 [N, G], with repetitions: their frequency is the distribution.
+    """
+    parts = _parts(draws, static)
+    rungs = np.concatenate([_choose(part, cost, max(1, count // len(parts))) for part in parts])
+    return rungs[np.argsort(cost(rungs), kind="stable")] if len(parts) > 1 else rungs
+
+
+def _parts(draws: Subnet, static: Sequence[int]) -> list[Subnet]:
+    """The draws by what they have in static columns."""
+    _, part = np.unique(draws[:, list(static)], axis=0, return_inverse=True)
+    return [draws[part == i] for i in range(part.max() + 1)]
+
+
+def _choose(draws: Subnet, cost: Cost, count: int) -> Subnet:
+    """`choose` of draws that can share rungs.
 
     Subnets in order of cost are divided into runs; a run's rung is its elementwise maximum. Dynamic programming
     finds the division with the least sum of (draws in the run) x (cost of its rung): optimal where subnets are
     ordered in every group at once (uniform widths). Where they are not, neighbours in cost may have little in
     common: subnets are also joined by how much that costs, one draw after another changes its rung as long as
     that pays, and the better result is taken.
-
-    Args:
-      draws: int32 [N, G], with repetitions: their frequency is the distribution.
     """
     draws, weights = _sorted(draws, cost)
     points, merged = _merge(draws, weights)
@@ -49,9 +65,16 @@ def expected_cost(rungs: Subnet, draws: Subnet, weights: np.ndarray, cost: Cost)
     return float(np.average(_prices(rungs, draws, cost).min(1), weights=weights))
 
 
-def cover(rungs: Subnet, subnet: Subnet) -> int | None:
+def covers(rungs: Subnet, subnets: Subnet, static: Sequence[int] = ()) -> np.ndarray:
+    """bool [...]: rungs [..., G] are at least as large as subnets [..., G], and equal in static columns."""
+    columns = list(static)
+    equal = (rungs[..., columns] == subnets[..., columns]).all(-1)
+    return np.asarray((rungs >= subnets).all(-1) & equal)
+
+
+def cover(rungs: Subnet, subnet: Subnet, static: Sequence[int] = ()) -> int | None:
     """Index of the first (cheapest) rung that covers the subnet; None if none does."""
-    covering = np.flatnonzero((rungs >= subnet).all(-1))
+    covering = np.flatnonzero(covers(rungs, subnet, static))
     return int(covering[0]) if covering.size else None
 
 

@@ -12,6 +12,7 @@ import functools
 import math
 import statistics
 import time
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import jax
@@ -95,9 +96,10 @@ class Scorer:
     ) -> None:
         check("shard", shard, one_of(*SHARDS))
         self.engine, self.shard = engine, shard if engine.mesh.size > 1 else "batch"
-        # No fewer than two rungs, lest programs push each other out.
-        self._count = max(engine.max_programs - FIXED_PROGRAMS, 2)
-        self.programs = Programs(self._count + FIXED_PROGRAMS, self.engine.platform)
+        # No fewer than two rungs, lest programs push each other out; what is static always has rungs of its own.
+        statics = math.prod(len(axis) for axis in engine.net.space.choices if axis.static)
+        self._count = max(engine.max_programs - FIXED_PROGRAMS, 2 * statics)
+        self.programs = Programs(self._count + FIXED_PROGRAMS + statics - 1, self.engine.platform)
         self._layouts = {} if draws is None else self._lay_out(draws)
 
     @property
@@ -174,7 +176,7 @@ class Scorer:
             return draws[:0]
         net, count = self.engine.net, self._count - len(boundaries)
         wanted = prefixes.without_earlier(net, boundaries, self._rounded_up(draws))
-        return rungs.choose(wanted, prefixes.macs_after(net, boundaries), count)
+        return rungs.choose(wanted, prefixes.macs_after(net, boundaries), count, net.space.static)
 
     def _rounded_up(self, sizes: Subnet) -> Subnet:
         """The next larger sizes that the devices compute well, and that every layer can have."""
@@ -185,10 +187,10 @@ class Scorer:
     def _plan(self, subnets: Subnet, shard: str | None = None) -> list[Pass]:
         """The passes that score all subnets: in an order of common beginnings, or by devices, the largest first."""
         shard = shard or self._decided
-        layout = self._layouts[shard]
-        sizes = np.concatenate([layout.rungs, self.engine.net.space.largest[None]])
+        layout, space = self._layouts[shard], self.engine.net.space
+        sizes = np.concatenate([layout.rungs, np.unique(space.covering(subnets), axis=0)])
         ends = prefixes.without_earlier(self.engine.net, layout.boundaries, subnets)
-        homes = [rungs.cover(sizes, subnet) or 0 for subnet in ends]
+        homes = [rungs.cover(sizes, subnet, space.static) or 0 for subnet in ends]
         if shard == "batch":
             order, fresh = prefixes.in_order(layout.boundaries, subnets)
             return [
@@ -199,7 +201,7 @@ class Scorer:
         for row, home in enumerate(homes):
             members[home].append(row)
         width = self.engine.mesh.size
-        _fill_up(members, sizes, subnets, width)
+        _fill_up(members, sizes, subnets, width, space.static)
         return [
             Pass(tuple(sizes[k].tolist()), np.array(_padded(rows[i : i + width], width)))
             for k, rows in reversed(list(enumerate(members)))
@@ -337,13 +339,16 @@ def _rows_of(shard: str) -> jax.sharding.PartitionSpec:
     return SHARDED if shard == "batch" else REPLICATED
 
 
-def _fill_up(members: list[list[int]], sizes: Subnet, subnets: Subnet, width: int) -> None:
+def _fill_up(
+    members: list[list[int]], sizes: Subnet, subnets: Subnet, width: int, static: Sequence[int] = ()
+) -> None:
     """Moves the rows of a rung's last, partly filled pass to where a larger rung's would run empty."""
     for k in reversed(range(len(members))):
         for j in reversed(range(k)):
             rest = len(members[j]) % width
             moved = members[j][len(members[j]) - rest :]
-            if 0 < rest <= -len(members[k]) % width and (subnets[moved] <= sizes[k]).all():
+            fits = rungs.covers(sizes[k], subnets[moved], static).all()
+            if 0 < rest <= -len(members[k]) % width and fits:
                 del members[j][-rest:]
                 members[k] += moved
 

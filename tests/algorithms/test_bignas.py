@@ -9,8 +9,9 @@ from flax import traverse_util
 from helpers.engines import batches, engine_of
 from helpers.trees import assert_trees_close
 from slimjax.algorithms import bignas
-from slimjax.nn import trace
-from slimjax.nn.layers import FeatureMap, PoolingHead
+from slimjax.nn import roles
+from slimjax.nn.heads import PoolingHead
+from slimjax.nn.layers import FeatureMap
 from slimjax.nn.widths import Dropout, Group, Width, Widths
 from slimjax.supernet import named
 
@@ -21,7 +22,7 @@ def keys(count):
 
 def test_last_norm_of_every_branch_that_is_added_is_found():
     """Not a projected shortcut's norm, and not the last norm of a block without a shortcut."""
-    found = {name: ["/".join(path) for path in trace.last_norms(named(name).records)] for name in NETS}
+    found = {name: ["/".join(path) for path in roles.last_norms(named(name).records)] for name in NETS}
     assert found["resnet20"] == [f"stage{s}_block{b}/norm2" for s in (1, 2, 3) for b in (1, 2, 3)]
     assert found["resnet50"] == [
         f"stage{s}_block{b}/norm3" for s, blocks in enumerate((3, 4, 6, 3), 1) for b in range(1, blocks + 1)

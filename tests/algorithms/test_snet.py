@@ -10,7 +10,8 @@ from flax import linen as nn
 from helpers.engines import batches, engine_of
 from helpers.trees import assert_trees_close, assert_trees_equal
 from slimjax.algorithms import snet
-from slimjax.nn.layers import BatchNorm, Conv, FeatureMap, PoolingHead
+from slimjax.nn.heads import PoolingHead
+from slimjax.nn.layers import BatchNorm, Conv, FeatureMap
 from slimjax.nn.widths import Group, Rounding
 from slimjax.step.state import COMMON
 from slimjax.supernet import Supernet

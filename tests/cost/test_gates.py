@@ -14,7 +14,8 @@ from slimjax.cost import units
 from slimjax.cost.latency import Entry, Latency, LatencyTable
 from slimjax.nn.choices import Choice
 from slimjax.nn.feature_map import FeatureMap
-from slimjax.nn.layers import Conv, PoolingHead
+from slimjax.nn.heads import PoolingHead
+from slimjax.nn.layers import Conv
 from slimjax.nn.mixed import Mixed
 from slimjax.nn.widths import Rounding
 from slimjax.supernet import Supernet

@@ -11,7 +11,8 @@ from flax import linen as nn
 
 from slimjax.models.inverted_residual import InvertedResidual
 from slimjax.nn.choices import Choice, Gate, Window
-from slimjax.nn.layers import BatchNorm, Conv, FeatureMap, PoolingHead
+from slimjax.nn.heads import PoolingHead
+from slimjax.nn.layers import BatchNorm, Conv, FeatureMap
 from slimjax.nn.mixed import Depth, Mixed
 from slimjax.nn.widths import Group, Rounding, Widths
 from slimjax.supernet import Supernet

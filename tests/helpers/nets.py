@@ -14,7 +14,8 @@ from helpers.choosing import choosing
 from slimjax import models
 from slimjax.models.mobilenet_v3 import LARGE, SMALL
 from slimjax.nn import layers
-from slimjax.nn.layers import BatchNorm, Conv, Dense, DepthwiseConv, FeatureMap, GlobalPool, SqueezeExcite
+from slimjax.nn.heads import SqueezeExcite
+from slimjax.nn.layers import BatchNorm, Conv, Dense, DepthwiseConv, FeatureMap, GlobalPool
 from slimjax.nn.widths import Group, Rounding
 from slimjax.supernet import Supernet, make_supernet
 

@@ -12,7 +12,8 @@ from helpers.choosing import BODY, block, soft
 from helpers.nets import run, variables_of
 from slimjax.errors import UserError
 from slimjax.nn.choices import Choice
-from slimjax.nn.layers import Conv, FeatureMap, PoolingHead
+from slimjax.nn.heads import PoolingHead
+from slimjax.nn.layers import Conv, FeatureMap
 from slimjax.nn.mixed import Depth, Mixed
 from slimjax.nn.widths import Group, Rounding
 from slimjax.supernet import Supernet

@@ -11,7 +11,8 @@ from flax import linen as nn
 from helpers.nets import NETS, every_layer, forms, in_float64, run, subnet_of, variables_of
 from helpers.trees import assert_trees_close, assert_trees_equal
 from slimjax.nn import structure
-from slimjax.nn.layers import Conv, FeatureMap, PoolingHead
+from slimjax.nn.heads import PoolingHead
+from slimjax.nn.layers import Conv, FeatureMap
 from slimjax.nn.widths import Group, Rounding, Widths
 from slimjax.supernet import Supernet
 

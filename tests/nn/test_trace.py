@@ -10,7 +10,7 @@ from flax import linen as nn
 
 from helpers.nets import NETS, named, subnet_of, variables_of
 from slimjax.cost import counts
-from slimjax.nn import trace
+from slimjax.nn import roles, trace
 from slimjax.nn.layers import Conv, FeatureMap
 from slimjax.nn.widths import Group, Rounding
 
@@ -87,4 +87,4 @@ def test_truncation_gives_the_published_dimensions_of_the_space():
     for depth, groups in ((20, 12), (32, 18), (44, 24), (56, 30)):
         entry = models.lookup(f"resnet{depth}")
         records = trace.trace(entry.build(), (32, 32, 3))
-        assert len(trace.space(records, Rounding("truncate"), 0.42).groups) == groups
+        assert len(roles.space(records, Rounding("truncate"), 0.42).groups) == groups
