@@ -25,7 +25,7 @@ def trajectory(engine, make=usnet, steps=4):
     for step, rows in enumerate(batches(steps)):
         state = algorithm.revise(state, step, lambda subnets: 1 / subnets.sum(-1))
         subnets = algorithm.propose(state.algorithm, step)
-        state, metrics = algorithm.at(step).step(state, sharding.put_batch(mesh, rows), subnets)
+        state, metrics = algorithm.turn(step).step(state, sharding.put_batch(mesh, rows), subnets)
         losses.append(float(value) for name, value in sorted(metrics.items()) if "loss" in name)
     assert len(state.step.sharding.device_set) == mesh.size, "the state did not stay on the mesh"
     return np.concatenate([list(found) for found in losses]), jax.tree.map(np.asarray, state), algorithm
