@@ -51,5 +51,10 @@ def uneven(space, seed=0):
 
 def drawn_paths(step, state, subnets):
     """int32 [R, G]: the subnets that a step runs in this state."""
-    program = paths.draw_program(step.engine, step.draw)
-    return np.array(program(state.structure, state.key, state.step, np.asarray(subnets, np.int32)))
+    rows = _program(step)(state.structure, state.key, state.step, np.asarray(subnets, np.int32))
+    return np.array(rows)
+
+
+@functools.cache
+def _program(step):
+    return paths.draw_program(step.engine, step.draw)
