@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 
 from helpers.engines import batches, engine_of, in_run
+from helpers.tfnas import tiny_net
 from helpers.trees import assert_trees_close
 from slimjax import sharding
-from slimjax.algorithms import jst, snet, usnet, wpc
+from slimjax.algorithms import jst, snet, tfnas, usnet, wpc
 from slimjax.errors import UserError
 from slimjax.nn.layers import BatchNorm
 from slimjax.profiling import hlo
@@ -43,6 +44,10 @@ MAKE = {
     "jst": lambda engine: jst(in_run(engine, 6), num_subnets=2, coarse=1, weights=1, alphas=1, fine_tuning=1),
     # A step in each phase: dense, two rounds, together.
     "wpc": lambda engine: wpc(in_run(engine, 4), budgets=BUDGETS, dense=1, lasso=1, fused=1),
+    # Two paths twice, the architecture; and once more, with channels sorted and scaled.
+    "tfnas": lambda engine: tfnas(
+        replace(in_run(engine, 6), net=tiny_net()), budget="macs<=0.6", warmup=0, search=2
+    ),
 }
 BUDGETS = ("macs<=0.7", "macs<=0.4")
 
