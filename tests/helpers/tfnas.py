@@ -24,8 +24,8 @@ OPTIONS = {
 }
 """A stage of one or two blocks, one of one block: three choices among three operators, and a depth."""
 
-PLAIN = {"decay": 0.0, "momentum": 0.0}
-
+OVERRIDES = tuple(f"--config.model.options.{name}={value!r}" for name, value in OPTIONS.items())
+"""Of a config of TF-NAS."""
 
 @functools.cache
 def tiny_net() -> Supernet:

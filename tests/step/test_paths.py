@@ -12,7 +12,7 @@ from scipy import stats
 
 from helpers.engines import batches
 from helpers.nets import inactive
-from helpers.tfnas import OPTIONS, PLAIN, drawn_paths, searching, tiny_net, uneven
+from helpers.tfnas import OPTIONS, drawn_paths, searching, tiny_net, uneven
 from helpers.trees import assert_trees_close, assert_trees_equal
 from slimjax.algorithms import tfnas
 from slimjax.models.activation import ACTIVATIONS
