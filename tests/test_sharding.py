@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 
 from helpers.engines import batches, engine_of, in_run
+from helpers.tfnas import tiny_net
 from helpers.trees import assert_trees_close
 from slimjax import sharding
-from slimjax.algorithms import jst, snet, usnet, wpc
+from slimjax.algorithms import jst, snet, tfnas, usnet, wpc
 from slimjax.errors import UserError
 from slimjax.nn.layers import BatchNorm
 from slimjax.profiling import hlo
@@ -25,7 +26,7 @@ def trajectory(engine, make=usnet, steps=4):
     for step, rows in enumerate(batches(steps)):
         state = algorithm.revise(state, step, lambda subnets: 1 / subnets.sum(-1))
         subnets = algorithm.propose(state.algorithm, step)
-        state, metrics = algorithm.at(step).step(state, sharding.put_batch(mesh, rows), subnets)
+        state, metrics = algorithm.turn(step).step(state, sharding.put_batch(mesh, rows), subnets)
         losses.append(float(value) for name, value in sorted(metrics.items()) if "loss" in name)
     assert len(state.step.sharding.device_set) == mesh.size, "the state did not stay on the mesh"
     return np.concatenate([list(found) for found in losses]), jax.tree.map(np.asarray, state), algorithm
@@ -43,6 +44,10 @@ MAKE = {
     "jst": lambda engine: jst(in_run(engine, 6), num_subnets=2, coarse=1, weights=1, alphas=1, fine_tuning=1),
     # A step in each phase: dense, two rounds, together.
     "wpc": lambda engine: wpc(in_run(engine, 4), budgets=BUDGETS, dense=1, lasso=1, fused=1),
+    # Two paths twice, the architecture; and once more, with channels sorted and scaled.
+    "tfnas": lambda engine: tfnas(
+        replace(in_run(engine, 6), net=tiny_net()), budget="macs<=0.6", warmup=0, search=2
+    ),
 }
 BUDGETS = ("macs<=0.7", "macs<=0.4")
 

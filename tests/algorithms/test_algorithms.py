@@ -11,9 +11,10 @@ import optax
 import pytest
 
 from helpers.engines import batches, engine_of, in_run, trained
+from helpers.tfnas import tiny_net
 from helpers.trees import assert_trees_close, assert_trees_equal
 from slimjax import sharding
-from slimjax.algorithms import bignas, joslim, jst, snet, usnet, wpc
+from slimjax.algorithms import bignas, joslim, jst, snet, tfnas, usnet, wpc
 from slimjax.errors import UserError
 from slimjax.nn.layers import merge_variables
 from slimjax.step import gradient
@@ -32,6 +33,10 @@ ALGORITHMS = {
         in_run(engine, 60), num_subnets=3, coarse=30, weights=5, alphas=2, fine_tuning=9
     ),
     "wpc": lambda engine: wpc(in_run(engine, 70), dense=30, lasso=5, fused=25),
+    # Twenty updates of warm-up; then two epochs of search.
+    "tfnas": lambda engine: tfnas(
+        dataclasses.replace(in_run(engine, 80), net=tiny_net()), budget="macs<=0.6", warmup=1, search=2
+    ),
 }
 
 
@@ -61,12 +66,13 @@ def test_step_changes_no_type_of_the_state(name):
 
 @pytest.mark.parametrize("name", ALGORITHMS)
 def test_proposals_are_legal_subnets_and_a_function_of_the_step(name):
-    algorithm, space = conforming(name), engine_of().net.space
+    algorithm = conforming(name)
+    space = algorithm.at(0).step.engine.net.space
     state = algorithm.init(0)
     for step in range(50):
         state = algorithm.revise(state, step, lambda subnets: 1 / subnets.sum(-1))
         rows = algorithm.propose(state.algorithm, step)
-        assert len(rows) == sum(slot.subnet is None for slot in algorithm.at(step).step.slots)
+        assert len(rows) == sum(slot.subnet is None for slot in algorithm.turn(step).step.slots)
         np.testing.assert_array_equal(algorithm.propose(state.algorithm, step), rows)
         for row in rows:
             space.check(row)
@@ -86,7 +92,8 @@ def test_checkpoint_round_trip_is_bit_identical(name, tmp_path):
 
 @pytest.mark.parametrize("name", ALGORITHMS)
 def test_choose_names_subnets_that_the_state_can_run(name):
-    algorithm, space = conforming(name), engine_of().net.space
+    algorithm = conforming(name)
+    space = algorithm.at(0).step.engine.net.space
     state = algorithm.init(0)
     for choice in algorithm.choose(state, None).values():
         space.check(choice.subnet)

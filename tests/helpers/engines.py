@@ -49,7 +49,7 @@ def trained(algorithm, steps=3, data=None, seed=0):
     state = algorithm.init(seed)
     for step, batch in enumerate(data or batches(steps)):
         state = algorithm.revise(state, step, lambda subnets: 1 / subnets.sum(-1))
-        state, _ = algorithm.at(step).step(state, batch, algorithm.propose(state.algorithm, step))
+        state, _ = algorithm.turn(step).step(state, batch, algorithm.propose(state.algorithm, step))
     return state
 
 
@@ -59,5 +59,5 @@ def states(algorithm, steps, score=None):
     for step, batch in enumerate(batches(steps)):
         state = algorithm.revise(state, step, score)
         found.append(jax.tree.map(np.asarray, state))
-        state, _ = algorithm.at(step).step(state, batch, algorithm.propose(state.algorithm, step))
+        state, _ = algorithm.turn(step).step(state, batch, algorithm.propose(state.algorithm, step))
     return [*found, jax.tree.map(np.asarray, state)]

@@ -106,6 +106,17 @@ def test_depthwise_kernels_decay_where_joslims_do():
         assert moved["norm"] == {"scale": 2.0, "bias": 2.0}
 
 
+def test_everything_decays_where_tfnas_does():
+    weights = {name: jnp.array([2.0]) for name in ("kernel", "depthwise_kernel", "scale", "bias")}
+    still = jax.tree.map(jnp.zeros_like, weights)
+    options = {"momentum": 0.0, "nesterov": False, "weight_decay": 0.25}
+    for everything, decaying in ((False, {"kernel"}), (True, set(weights))):
+        optimizer = optimizers.sgd(lambda step: 1.0, decay_all=everything, **options)
+        updates, _ = optimizer.update(still, optimizer.init(weights), weights)
+        assert {name for name, update in updates.items() if update[0] == -0.5} == decaying
+        assert {name for name, update in updates.items() if update[0] == 0} == set(weights) - decaying
+
+
 @pytest.mark.parametrize("nesterov", [True, False])
 def test_sgd_is_pytorchs_recurrence(nesterov):
     """buf = m buf + (g + wd w); w -= lr (g + wd w + m buf) with Nesterov, lr buf without."""
@@ -129,6 +140,33 @@ def test_clipping_bounds_the_global_norm():
     updates, _ = optimizer.update(jax.tree.map(lambda x: x + 10, weights), optimizer.init(weights), weights)
     norm = np.sqrt(sum((np.asarray(u) ** 2).sum() for u in jax.tree.leaves(updates)))
     assert norm == pytest.approx(1.0, rel=1e-5)
+
+
+def test_architectures_adam_clips_decays_and_normalises():
+    """Written out: gradients above and below a norm of 5 together, decay after clipping, log-softmax of the result."""
+    rows = {"a": np.log([0.2, 0.8]), "b": np.log([0.5, 0.25, 0.25])}
+    optimizer = optimizers.architecture_adam(0.1, weight_decay=0.3)
+    values = {name: jnp.asarray(row, jnp.float32) for name, row in rows.items()}
+    state = optimizer.init(values)
+    first, second = ({name: np.zeros(len(row)) for name, row in rows.items()} for _ in range(2))
+    steps = (
+        {"a": np.array([6.0, -8.0]), "b": np.array([1.0, 0.0, 3.0])},
+        {"a": np.array([0.1, 0.2]), "b": np.array([-0.3, 0.1, 0.0])},
+    )
+    for number, gradients in enumerate(steps, 1):
+        norm = np.sqrt(sum((g**2).sum() for g in gradients.values()))
+        for name, gradient in gradients.items():
+            g = gradient * min(1, 5 / norm) + 0.3 * rows[name]
+            first[name] = 0.5 * first[name] + 0.5 * g
+            second[name] = 0.999 * second[name] + 0.001 * g**2
+            mean, square = first[name] / (1 - 0.5**number), second[name] / (1 - 0.999**number)
+            rows[name] = rows[name] - 0.1 * mean / (np.sqrt(square) + 1e-8)
+            rows[name] -= np.log(np.exp(rows[name]).sum())
+        given = {name: jnp.asarray(g, jnp.float32) for name, g in gradients.items()}
+        moved, state = optimizer.update(given, state, values)
+        values = jax.tree.map(jnp.add, values, moved)
+        for name, row in rows.items():
+            np.testing.assert_allclose(values[name], row, rtol=1e-5)
 
 
 def updates(count):
