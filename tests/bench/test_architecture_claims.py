@@ -31,7 +31,9 @@ SEEDS = range(4)
 def trained(seed, train=0.9, holdout=0.85, selected=0.9):
     """A supernet and its operators; all of it differs a little between seeds."""
     e = 0.001 * seed
-    scores = {split: {"top1": top1 + e, "loss": 0.5} for split, top1 in (("train", train), ("holdout", holdout))}
+    scores = {
+        split: {"top1": top1 + e, "loss": 0.5} for split, top1 in (("train", train), ("holdout", holdout))
+    }
     evenness = {"selected": selected + e, "by_block": 0.7, "chosen": 0.6, "largest_share": 0.4}
     return {"supernet": scores, "operators": evenness}
 
