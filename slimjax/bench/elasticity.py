@@ -56,16 +56,16 @@ def run(
     known = _roofline(**fields) if table is None else latency.load(table)
     net = supernet.named(**known.about["network"])
     cost = net.latency(known)
-    rows = _architectures(net.space, subnets, seed)
+    rows = architectures(net.space, subnets, seed)
     limits = np.quantile(cost(rows), QUANTILES).tolist() if targets is None else targets
-    found = {limit: _scaled(net.space, cost, rows, limit) for limit in limits}
+    found = {limit: scaled(net.space, cost, rows, limit) for limit in limits}
     if not sum(map(len, found.values())):
         raise BadValue(
             "targets", f"none of {subnets} architectures can cost {', '.join(map(str, limits))} ms."
         )
-    by_target = [{"target_ms": limit, **_summary(part)} for limit, part in found.items() if len(part)]
+    by_target = [{"target_ms": limit, **summary(part)} for limit, part in found.items() if len(part)]
     about = {key: known.about[key] for key in ("network", "target", "device", "method", "batch")}
-    every = _summary(np.concatenate([*found.values()]))
+    every = summary(np.concatenate([*found.values()]))
     return {**about, "architectures": subnets, "seed": seed, **every, "targets": by_target}
 
 
@@ -74,14 +74,14 @@ def _roofline(**fields: Any) -> LatencyTable:
     return profile.run(request, points=4)[0]
 
 
-def _architectures(space: Space, count: int, seed: int) -> Subnet:
+def architectures(space: Space, count: int, seed: int) -> Subnet:
     """int32 [count, G]: random options, the groups all as wide as each other."""
     rows = random_subnets(space, count, seed)
     rows[:, : len(space.groups)] = [group.at(WIDTH, space.rounding) for group in space.groups]
     return space.canonical(rows)
 
 
-def _scaled(space: Space, cost: Cost, rows: Subnet, target: float) -> np.ndarray:
+def scaled(space: Space, cost: Cost, rows: Subnet, target: float) -> np.ndarray:
     """float [feasible, 4]: per cent above the target at first, after one pass, and at last; milliseconds."""
     exists, groups = space.exists(rows), np.arange(len(space)) < len(space.groups)
     fewest, most = (
@@ -99,7 +99,7 @@ def _one(space: Space, cost: Cost, row: Subnet, target: float) -> list[float]:
     return [*(100 * (float(cost(subnet)) / target - 1) for subnet in (row, once, found)), milliseconds]
 
 
-def _summary(part: np.ndarray) -> dict[str, Any]:
+def summary(part: np.ndarray) -> dict[str, Any]:
     """Of architectures as `_scaled` returns them."""
     first, once, last = np.abs(part[:, :3]).mean(0).tolist()
     return {

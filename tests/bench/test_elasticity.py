@@ -53,7 +53,7 @@ def test_all_targets_together_are_their_mean(answer):
 
 def test_architectures_that_cannot_cost_the_target_are_left_out(net, table):
     cost, space = net.latency(latency.load(table)), net.space
-    rows = elasticity._architectures(space, 12, seed=0)
+    rows = elasticity.architectures(space, 12, seed=0)
     there = space.exists(rows)[:, : len(space.groups)]
     groups = space.largest[: len(space.groups)]
     assert (rows[:, : len(space.groups)] == np.where(there, groups * 3 // 4, groups // 2)).all()

@@ -117,6 +117,35 @@ def _sampled(**options: Any) -> Arm:
     return Arm(change, ("sampled",))
 
 
+NETWORK: Mapping[str, Any] = MappingProxyType(
+    {
+        "stages": ((2, 8, 2, "relu"), (2, 12, 2, "swish"), (2, 16, 2, "swish")),
+        "operators": ("k3e3", "k3e6", "k5e3", "k5e6"),
+        "stem": 8,
+        "first": 8,
+        "tail": 64,
+        "stem_stride": 2,
+    }
+)
+"""TF-NAS's supernet for small images: four operators in each of six blocks."""
+
+
+def _nas(*also: str, sinks: bool = True, **options: Any) -> Arm:
+    """TF-NAS, its structure parameters learnt faster than in the paper, whose search has 128,000 of their updates."""
+
+    def change(config: ConfigDict) -> None:
+        recipes.tfnas(config, warmup=5, search=20, budget="macs<=0.4")
+        config.algorithm.update(arch_rate=0.05, **options)
+        config.model.options = ConfigDict({**NETWORK, "sinks": sinks})
+        config.data.holdout = search_probes.HOLDOUT
+        config.train.steps = None
+        config.engine.policy = "masked"
+
+    return Arm(change, ("architecture", *also))
+
+
+_PATHS = ("supernet", "operators")
+
 SMALL = (4, 8, 16)
 """Channels of a network that is less over-parameterised."""
 
@@ -157,6 +186,16 @@ ARMS: Mapping[str, Arm] = MappingProxyType(
         "one threshold, .65": _sampled(thresholds=(0.65,)),
         "one threshold, .65, no noise": _sampled(thresholds=(0.65,), noise="none"),
         "one threshold, .75": _sampled(thresholds=(0.75,)),
+        "random second path": _nas(*_PATHS, "scaled", "retrained"),
+        "one path": _nas(*_PATHS, second_path="none"),
+        "gumbel second path": _nas(*_PATHS, second_path="gumbel"),
+        "likeliest second path": _nas(*_PATHS, second_path="max"),
+        "least likely second path": _nas(*_PATHS, second_path="min"),
+        "skip is an operator": _nas("retrained", sinks=False),
+        "linear cost": _nas(cost_loss="linear"),
+        "linear cost, not scaled": _nas(cost_loss="linear", elasticity=False),
+        "log cost": _nas(cost_loss="log"),
+        "log cost, not scaled": _nas(cost_loss="log", elasticity=False),
     }
 )
 

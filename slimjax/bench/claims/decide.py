@@ -12,6 +12,7 @@ from types import MappingProxyType
 from typing import Any
 
 from slimjax.bench.claims import arms
+from slimjax.bench.claims.architecture import TFNAS
 from slimjax.bench.claims.outcome import Claim, Measured
 from slimjax.bench.claims.pruning import JST, WPC
 from slimjax.bench.claims.search import AUTOSLIM, BIGNAS, JOSLIM
@@ -27,6 +28,7 @@ GROUPS: Mapping[str, Sequence[Claim]] = MappingProxyType(
         "joslim": JOSLIM,
         "wpc": WPC,
         "jst": JST,
+        "tfnas": TFNAS,
     }
 )
 

@@ -41,7 +41,7 @@ def fit(experiment: Experiment, label: str) -> Trained:
             state = algorithm.revise(state, step, prober.at(state, step))
             subnets = algorithm.propose(state.algorithm, step)
             batch = sharding.put_batch(experiment.mesh, next(batches))
-            state, metrics = algorithm.at(step).step(state, batch, subnets)
+            state, metrics = algorithm.turn(step).step(state, batch, subnets)
             history.append(metrics)
             progress.advance()
     batches.close()

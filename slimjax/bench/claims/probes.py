@@ -12,7 +12,7 @@ import jax
 import numpy as np
 
 from slimjax.algorithms import Chosen
-from slimjax.bench.claims import pruning_probes, search_probes
+from slimjax.bench.claims import architecture_probes, pruning_probes, search_probes
 from slimjax.experiment import measure
 from slimjax.experiment.build import Experiment
 from slimjax.nn.widths import width_name
@@ -100,7 +100,12 @@ PROBES: Mapping[str, Callable[..., dict[str, Any]]] = MappingProxyType(
         "pruned": pruning_probes.pruned,
         "penalised": pruning_probes.penalised,
         "sampled": pruning_probes.sampled,
+        "supernet": architecture_probes.supernet,
+        "operators": architecture_probes.operators,
+        "architecture": architecture_probes.architecture,
+        "scaled": architecture_probes.scaled,
+        "retrained": architecture_probes.retrained,
     }
 )
-CONSTANTS = (WIDTHS, SWITCHES, CALIBRATION_IMAGES, *search_probes.CONSTANTS)
+CONSTANTS = (WIDTHS, SWITCHES, CALIBRATION_IMAGES, *search_probes.CONSTANTS, *architecture_probes.CONSTANTS)
 """What measurements depend on, beside an arm's config."""
