@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import json
 from types import SimpleNamespace
 
 import jax
@@ -11,12 +12,19 @@ import optax
 import pytest
 
 from helpers.engines import batches, engine_of, in_run
-from helpers.tfnas import OPTIONS, searching, tiny_net
+from helpers.paths import CONFIGS
+from helpers.runs import final_state, lines, unbroken_and_killed
+from helpers.tfnas import OVERRIDES, searching, tiny_net
 from helpers.trees import assert_trees_close, assert_trees_equal
 from slimjax.algorithms import jst, tfnas, wpc
 from slimjax.errors import BadValue
+from slimjax.experiment import config_file
+from slimjax.experiment.build import build
+from slimjax.experiment.loop import train
 from slimjax.nn import filters
 from slimjax.search.elastic import elastic
+from slimjax.workdir import architecture
+from slimjax.workdir.rundir import RunDir
 
 WARM_UP, SEARCH, STEPS = 2, 4, 32
 FIRSTS = [0, 4, 8, 14, 20, 26]
@@ -105,7 +113,9 @@ def test_weights_move_at_the_rate_of_their_own_updates(followed):
         if followed.algorithm.turn(step).split == "train":
             (count,) = (part.count for part in state if isinstance(part, optax.ScaleByScheduleState))
             assert count == 8 + (step - 8) - (step - 8) // 3
-            fresh = jax.tree.map(lambda leaf: leaf if leaf.ndim else jnp.asarray(count), optimizer.init(ones))
+            fresh = jax.tree.map(
+                lambda leaf, count=count: leaf if leaf.ndim else jnp.asarray(count), optimizer.init(ones)
+            )
             moved, _ = optimizer.update(ones, fresh, jax.tree.map(np.zeros_like, ones))
             rate = float(followed.algorithm.schedule(step))
             assert float(moved["params"]["kernel"][0]) == pytest.approx(-rate, rel=1e-5)
@@ -341,3 +351,109 @@ def test_networks_without_choices_are_refused():
 def test_systems_that_prune_refuse_choices(system):
     with pytest.raises(BadValue, match=r"this one has choices \(stage1/block1/operator"):
         system(searching())
+
+
+def run_config(*overrides):
+    """Twelve updates: two epochs of warm-up of two each, two of search of four each."""
+    given = [
+        f"--config.{field}"
+        for field in ("train.steps=12", "algorithm.warmup=2", "algorithm.search=2", *FIELDS, *overrides)
+    ]
+    return config_file.load(str(CONFIGS / "digits_tfnas.py"), [*OVERRIDES, *given])
+
+
+FIELDS = (
+    "algorithm.budget=macs<=0.6", "train.batch_size=16", "train.log_every=1", "train.checkpoint_every=12",
+    "calibration.images=64", "calibration.batch_size=32", "evaluation.batch_size=256", "devices=1",
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """A short run: its directory, rows and what it printed."""
+    directory, said = tmp_path_factory.mktemp("tfnas"), []
+    with pytest.MonkeyPatch.context() as patch:
+        quiet = SimpleNamespace(write=said.append, flush=lambda: None, isatty=lambda: False)
+        patch.setattr("sys.stderr", quiet)
+        rows = train(run_config(), str(directory))
+    return SimpleNamespace(directory=directory, rows=rows, said="".join(said))
+
+
+def test_plan_shows_epochs_and_turns(run):
+    assert "tfnas: 9 groups and 4 choices" in run.said
+    assert "warm-up  2 times 2 steps: path masked; " in run.said
+    assert "search  2 times 4 steps: path, second masked; " in run.said
+    assert ", and in turns with them steps on the holdout images: mixture masked; " in run.said
+    assert "12 done" not in run.said
+
+
+def test_metrics_of_a_run_follow_its_turns(run):
+    found = lines(run.directory)
+    learnt = ["mixture/loss" in line for line in found]
+    assert learnt == [False] * 4 + [False, False, True, False] * 2
+    assert all(
+        ("second/loss" in line) == (number >= 4 and not learnt[number]) for number, line in enumerate(found)
+    )
+    assert all(line["search/entropy"] > 0 for line in found)
+    rates = [line["learning_rate"] for line in found]
+    assert [rates.index(rate) for rate in sorted(set(rates), reverse=True)] == [0, 2, 4, 8]
+
+
+def test_what_a_run_has_found_is_an_architecture_that_is_trained_from_scratch(run):
+    """With gammas and betas, whatever the supernet had."""
+    (row,), folder = run.rows, run.directory / "search-tfnas"
+    state = final_state(run_config(), run.directory)
+    assert not jax.tree.leaves(state.affine), "norms of the search have gammas"
+    assert 0 < row["top1"] < 1
+    found = architecture.load(folder / "found.json")
+    net = build(run_config()).net
+    assert (found.channels, found.costs["macs"]) == (row["channels"], row["macs"])
+    assert row["macs"] == net.macs(found.subnet(net.space)) <= 0.6 * net.macs(net.space.largest)
+    assert found.how == {"method": "tfnas", "subnet": "found"}
+    experiment = build(config_file.load(f"{folder}/retrain.py", ["--config.train.steps=1"]))
+    assert (experiment.config.algorithm.name, experiment.config.optimizer.decay_all) == ("snet", True)
+    algorithm, batch = experiment.algorithm, next(experiment.train_batches())
+    (slot,) = algorithm.at(0).step.slots
+    np.testing.assert_array_equal(slot.subnet, found.subnet(net.space))
+    state = algorithm.init(0)
+    before = jax.tree.map(np.asarray, state.affine)
+    state, metrics = algorithm.at(0).step(state, batch, algorithm.propose({}, 0))
+    gammas = [tree["found"]["stem_norm"]["scale"] for tree in (before, state.affine)]
+    assert (gammas[1] != gammas[0]).any()
+    assert np.isfinite(metrics["found/loss"])
+
+
+def test_images_of_the_architecture_are_those_held_out(run):
+    """The stream of each turn goes on where it was."""
+    experiment, turns = build(run_config()), [False] * 4 + [False, False, True, False] * 2
+    held = {np.asarray(image["image"]).tobytes() for image in experiment.dataset.split("holdout")}
+    stream, streams = (
+        experiment.train_batches(),
+        {name: experiment._stream(16, 1995, split=name) for name in ("train", "holdout")},
+    )
+    for learns, batch in zip(turns, stream, strict=False):
+        assert all((image.tobytes() in held) == learns for image in batch["image"])
+        assert_trees_equal(batch, next(streams["holdout" if learns else "train"]))
+    for opened in (stream, *streams.values()):
+        opened.close()
+
+
+KILLS = (
+    *OVERRIDES,
+    *(
+        f"--config.{field}"
+        for field in ("algorithm.warmup=1", "algorithm.search=2", "train.steps=8", *FIELDS[:2], *FIELDS[4:7])
+    ),
+)
+"""Two updates of warm-up; twice two of weights and one of the architecture."""
+
+
+@pytest.mark.slow
+def test_killed_in_either_phase_it_ends_bit_identical(tmp_path):
+    """In the warm-up, after an update of the architecture, and at the boundary where channels are sorted."""
+    runs = unbroken_and_killed("configs/digits_tfnas.py", KILLS, tmp_path, steps=8, kills=(1, 5, 6))
+    config = RunDir(runs[0]).read_config()
+    assert [phase.first for phase in build(config).algorithm.phases] == [0, 2, 5]
+    assert_trees_equal(*(final_state(config, run) for run in runs))
+    rows = [json.loads((run / "front.json").read_text()) for run in runs]
+    assert rows[0] == rows[1]

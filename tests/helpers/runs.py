@@ -102,13 +102,19 @@ loop.train(config_file.load(config, overrides), directory)
 """
 
 
-def unbroken_and_killed(config: str, overrides: Sequence[str], directory: Path, steps: int) -> list[Path]:
+def unbroken_and_killed(
+    config: str, overrides: Sequence[str], directory: Path, steps: int, kills: Sequence[int] | None = None
+) -> list[Path]:
     """Two runs: an unbroken one, and one in which every step is killed (SIGKILL) when it is done but not saved.
 
     So every checkpoint, also at every boundary of phases, is one that a run goes on from, and every step is made twice.
+
+    Args:
+      kills: the steps that are killed, from 1; None: all.
     """
     whole, killed = directory / "unbroken", directory / "killed"
-    for where, last in [(whole, steps + 1), *((killed, last) for last in range(1, steps + 2))]:
+    ends = [*(range(1, steps + 1) if kills is None else kills), steps + 1]
+    for where, last in [(whole, steps + 1), *((killed, last) for last in ends)]:
         done = subprocess.run(
             [
                 *(sys.executable, "-c", VICTIM, config, str(where), str(last), *overrides),

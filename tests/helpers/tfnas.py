@@ -27,6 +27,7 @@ OPTIONS = {
 OVERRIDES = tuple(f"--config.model.options.{name}={value!r}" for name, value in OPTIONS.items())
 """Of a config of TF-NAS."""
 
+
 @functools.cache
 def tiny_net() -> Supernet:
     """Norms without gammas and betas, as the recipe has them."""

@@ -73,9 +73,8 @@ def learnt():
         options = {"budget": f"macs<={TARGET}", "cost_weight": WEIGHT, "temperature": TEMPERATURE}
         algorithm = tfnas(searching(net=net), arch_rate=1.0, warmup=0, search=1, **options)
         turn, state = algorithm.phases[-1].turns[-1], algorithm.init(0)
-        state = state.replace(
-            structure=uneven(net.space), params={**state.params, "head": jax.tree.map(lambda x: 100 * x, state.params["head"])}
-        )  # fmt: skip
+        louder = jax.tree.map(lambda x: 100 * x, state.params["head"])
+        state = state.replace(structure=uneven(net.space), params={**state.params, "head": louder})
         state, batch = doubled(state), next(batches(1, 8))
         state = state.replace(step=jnp.int32(7))
         before, rows = jax.tree.map(np.asarray, state), algorithm.propose(state.algorithm, 2)
