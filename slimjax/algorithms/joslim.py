@@ -15,8 +15,9 @@ from typing import Any
 import numpy as np
 
 from slimjax.algorithms.ahead import Ahead
-from slimjax.algorithms.base import Algorithm, Chosen, Score, learning, throughout
+from slimjax.algorithms.base import Algorithm, Chosen, Score, learning
 from slimjax.algorithms.history import Arrays, History
+from slimjax.algorithms.turns import throughout
 from slimjax.budgets import Resource
 from slimjax.checks import check, integer, under
 from slimjax.errors import BadValue
@@ -34,7 +35,6 @@ SAMPLE = 256
 """Random subnets that rungs are chosen for (`WidthVectors.sample`)."""
 
 SPREAD = 0.2
-
 NEARLY_FULL = 0.9
 """The front that is evaluated goes on, in the fronts behind it, to this fraction of the largest network's cost."""
 

@@ -21,9 +21,10 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from slimjax.algorithms.base import Algorithm, Chosen, Phase, Score, index_at
+from slimjax.algorithms.base import Algorithm, Chosen, Score
 from slimjax.algorithms.phases import divide, entering, with_widths_only
 from slimjax.algorithms.subnets import SampledSubnets
+from slimjax.algorithms.turns import Phase, index_at
 from slimjax.checks import check, integer, number, one_of
 from slimjax.errors import BadValue
 from slimjax.nn import structure

@@ -13,11 +13,11 @@ import numpy as np
 import optax
 
 from slimjax import sharding
-from slimjax.algorithms.base import Phase, Revise, Score, index_at
+from slimjax.algorithms.base import Revise, Score
+from slimjax.algorithms.turns import Phase, index_at
 from slimjax.errors import BadValue
 from slimjax.nn import reorder
 from slimjax.step.engine import Engine
-from slimjax.step.optimizers import Updates
 from slimjax.step.state import STRUCTURE, TrainState
 
 Enter = Callable[[TrainState, int, Score], TrainState]
@@ -70,15 +70,17 @@ def with_widths_only(engine: Engine) -> Engine:
     return engine
 
 
-def rates_by_part(
-    updates: Updates, firsts: Sequence[int], mine: Sequence[int]
-) -> tuple[optax.Schedule, optax.Schedule]:
-    """The weights' learning rate by update of the run, and by update of the weights. It changes between parts only.
+def divide_epochs(engine: Engine, shared: Sequence[bool], every: int) -> Division:
+    """The run of an engine in parts of as many updates of the weights, whose rate changes between parts only.
 
     Args:
-      firsts: each part's first update of the run.
-      mine: how many of each part's updates are of the weights.
+      shared: by part, whether something else is updated, too, once after each `every` updates of the weights.
     """
+    firsts = divide(engine, [1 + part / every for part in shared]).firsts
+    updates = engine.updates
+    assert updates is not None, "division has checked it"
+    lengths = np.diff([*firsts, updates.count])
+    mine = [n - n // (every + 1) * part for n, part in zip(lengths, shared, strict=True)]
     starts = np.cumsum([0, *mine[:-1]])
     whole = updates.schedule(max(1, int(sum(mine))))
     rates = np.array([float(whole(int(start))) for start in starts], np.float32)
@@ -86,7 +88,9 @@ def rates_by_part(
     def staircase(ends: np.ndarray, step: jax.Array) -> jax.Array:
         return jnp.asarray(rates)[jnp.searchsorted(jnp.asarray(ends), step, side="right") - 1]
 
-    return functools.partial(staircase, np.asarray(firsts)), functools.partial(staircase, starts)
+    optimizer = updates.optimizer(functools.partial(staircase, starts))
+    engine = dataclasses.replace(engine, optimizer=optimizer)
+    return Division(engine, functools.partial(staircase, np.asarray(firsts)), firsts)
 
 
 def entering(phases: Sequence[Phase], enter: Enter) -> Revise:

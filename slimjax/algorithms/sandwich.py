@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from slimjax.algorithms.base import Algorithm, Chosen, throughout
+from slimjax.algorithms.base import Algorithm, Chosen
+from slimjax.algorithms.turns import throughout
 from slimjax.checks import check, integer, number, one_of
 from slimjax.errors import BadValue
 from slimjax.nn.space import Space, Subnet

@@ -21,9 +21,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from slimjax.algorithms.base import Algorithm, Chosen, Phase, Score, Turn, index_at
+from slimjax.algorithms.base import Algorithm, Chosen, Score
 from slimjax.algorithms.likeliest import Likeliest
-from slimjax.algorithms.phases import divide, entering, rates_by_part
+from slimjax.algorithms.phases import divide_epochs, entering
+from slimjax.algorithms.turns import Phase, Turn, index_at
 from slimjax.budgets import Budget, parse_budget
 from slimjax.checks import check, integer, number, one_of
 from slimjax.errors import BadValue
@@ -77,8 +78,7 @@ def tfnas(
       arch_rate: of Adam on structure parameters, which makes an update after each `arch_every` of the weights.
       warmup, search: epochs; `train.epochs` is warmup + search * (1 + 1 / arch_every), as its epochs are of updates.
     """
-    numbers = {"temperature": temperature, "cooling": cooling, "arch_rate": arch_rate}
-    for name, value in numbers.items():
+    for name, value in {"temperature": temperature, "cooling": cooling, "arch_rate": arch_rate}.items():
         check(name, value, number(0, above=True))
     check("cost_weight", cost_weight, number(0))
     check("cost_loss", cost_loss, one_of(*COST_LOSSES))
@@ -89,17 +89,8 @@ def tfnas(
         raise BadValue("engine", "expected a network with choices, such as tfnas; this one has only widths.")
     limit = parse_budget(budget)
     check_reachable("budget", limit.absolute(engine.net), engine.net.space, limit.resource.cost(engine.net))
-    updates = engine.updates
-    firsts = divide(engine, [1.0] * warmup + [1 + 1 / arch_every] * search).firsts
-    assert updates is not None, "division has checked it"
-    lengths = np.diff([*firsts, updates.count])
-    mine = [n if epoch < warmup else n - n // (arch_every + 1) for epoch, n in enumerate(lengths)]
-    by_update, by_weight_update = rates_by_part(updates, firsts, mine)
-    engine = dataclasses.replace(
-        engine,
-        optimizer=updates.optimizer(by_weight_update),
-        structure_optimizer=optimizers.architecture_adam(arch_rate),
-    )
+    engine, schedule, firsts = divide_epochs(engine, [False] * warmup + [True] * search, arch_every)
+    engine = dataclasses.replace(engine, structure_optimizer=optimizers.architecture_adam(arch_rate))
     single, both, arch = _steps(engine, limit, COST_LOSSES[cost_loss], second_path)
     turns = tuple([Turn(both)] * (arch_every - 1) + [Turn(arch, "holdout")])
     phases = [Phase("warm-up", single, first) for first in firsts[:warmup]]
@@ -114,7 +105,7 @@ def tfnas(
         revise=entering(phases, run.enter),
         measure=likeliest.measured,
         news=likeliest.told,
-        schedule=by_update,
+        schedule=schedule,
     )
 
 

@@ -13,9 +13,10 @@ from typing import Any
 
 import numpy as np
 
-from slimjax.algorithms.base import Algorithm, Chosen, Phase, Score, index_at
+from slimjax.algorithms.base import Algorithm, Chosen, Score
 from slimjax.algorithms.lasso import LassoRounds, Round
 from slimjax.algorithms.phases import divide, entering, on_devices, with_copies, with_widths_only
+from slimjax.algorithms.turns import Phase, index_at
 from slimjax.budgets import MACS, Budget, parse_budget
 from slimjax.checks import check, integer, number
 from slimjax.errors import BadValue, UserError

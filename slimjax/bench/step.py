@@ -20,7 +20,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from slimjax import sharding
-from slimjax.algorithms.base import Step
+from slimjax.algorithms.turns import Step
 from slimjax.bench.against import torch_side
 from slimjax.checks import check, integer
 from slimjax.errors import RunError, UserError

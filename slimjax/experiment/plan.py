@@ -7,12 +7,11 @@ from typing import Any
 
 import jax
 
-from slimjax.algorithms.base import Step, Turn
+from slimjax.algorithms.turns import Step, Turn
 from slimjax.data.feed import AHEAD
 from slimjax.experiment.build import Experiment
 from slimjax.nn.space import Space
 from slimjax.progress import Progress
-from slimjax.step.forms import FIXED_PROGRAMS
 from slimjax.step.programs import peak_bytes
 from slimjax.step.state import TrainState
 
@@ -87,8 +86,7 @@ def compile_step(experiment: Experiment, state: TrainState, enabled: bool = True
     number, batch = int(state.step), experiment.abstract_batch()
     step = experiment.algorithm.turn(number).step
     subnets = experiment.algorithm.propose(state.algorithm, number)
-    count = len(step.slots) + FIXED_PROGRAMS
-    with Progress(count, "compile", noun="program", enabled=enabled) as progress:
+    with Progress(step.parts, "compile", noun="program", enabled=enabled) as progress:
         programs = step.compile(state, batch, subnets, progress.advance)
     peak = step_peak_bytes(experiment, programs, state, batch)
     return f"memory  {peak / 1e6:,.0f} MB at the peak on each device, by the compiler's account"

@@ -162,11 +162,12 @@ def retrain(run: str, architectures: Sequence[str], settings: str = "own") -> Co
 
 
 def retraining(config: ConfigDict) -> str:
-    """Which of `RETRAINING` suits the subnets of a run: the published ones if it was trained on ImageNet."""
-    if not config.data.name.startswith("imagenet"):
-        return "own"
-    if config.model.name == "tfnas":
+    """Which of `RETRAINING` suits the subnets of a run: the published ones if it was trained on the data that they are
+    for, ImageNet, and in TF-NAS's search on 100 classes of it."""
+    if config.model.name == "tfnas" and config.data.name.startswith("imagenet"):
         return "tfnas"
+    if config.data.name != "imagenet2012":
+        return "own"
     return "resnet50" if "resnet" in config.model.name else "mobilenets"
 
 

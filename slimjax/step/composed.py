@@ -20,7 +20,7 @@ from slimjax import sharding
 from slimjax.nn.space import Subnet
 from slimjax.step import gradient, paths
 from slimjax.step.engine import Engine
-from slimjax.step.forms import Channels, Form, Forms
+from slimjax.step.forms import FIXED_PROGRAMS, Channels, Form, Forms
 from slimjax.step.gradient import Inputs, Outputs
 from slimjax.step.paths import Draw
 from slimjax.step.programs import Call, ProgramCounts, Programs, outputs
@@ -121,6 +121,11 @@ class ComposedStep:
     def expected(self) -> Subnet:
         """int32 [N, G]: the sample of the subnets that will be proposed."""
         return self.forms.draws
+
+    @property
+    def parts(self) -> int:
+        """Programs that one step runs: the drawing of paths, a gradient for each slot, the update and its like."""
+        return FIXED_PROGRAMS + len(self.slots) + (self.draw is not None)
 
     def counts(self) -> ProgramCounts:
         """Programs that are alive, and how many were compiled so far."""

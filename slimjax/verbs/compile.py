@@ -20,7 +20,7 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from slimjax.algorithms.base import Step
+from slimjax.algorithms.turns import Step
 from slimjax.errors import RunError, UserError
 from slimjax.experiment import config_file, plan
 from slimjax.experiment.build import Experiment, build
@@ -29,7 +29,6 @@ from slimjax.profiling import hlo, tpu
 from slimjax.profiling.chips import GIB, Chip
 from slimjax.profiling.tpu import Slice
 from slimjax.progress import Progress
-from slimjax.step.forms import FIXED_PROGRAMS
 from slimjax.verbs.answers import format_answer
 
 SAMPLE = 64
@@ -85,7 +84,7 @@ def compile_configs(configs: Mapping[str, ConfigDict], topology: str) -> list[An
     if not experiments:
         raise UserError("\n".join(f"{name}: {answer['error']}" for name, answer in answers.items()))
     steps = [step for experiment in experiments.values() for step in experiment.algorithm.steps()]
-    total = sum(len(step.slots) + FIXED_PROGRAMS for step in steps)
+    total = sum(step.parts for step in steps)
     lock = threading.Lock()
     with Progress(total, "compile", noun="program") as progress, ThreadPoolExecutor(os.cpu_count()) as pool:
 

@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import json
+import re
 from types import SimpleNamespace
 
 import jax
@@ -354,16 +355,16 @@ def test_systems_that_prune_refuse_choices(system):
 
 
 def run_config(*overrides):
-    """Twelve updates: two epochs of warm-up of two each, two of search of four each."""
+    """Ten updates: two epochs of warm-up of two each, two of search of three each."""
     given = [
         f"--config.{field}"
-        for field in ("train.steps=12", "algorithm.warmup=2", "algorithm.search=2", *FIELDS, *overrides)
+        for field in ("train.steps=10", "algorithm.warmup=2", "algorithm.search=2", *FIELDS, *overrides)
     ]
     return config_file.load(str(CONFIGS / "digits_tfnas.py"), [*OVERRIDES, *given])
 
 
 FIELDS = (
-    "algorithm.budget=macs<=0.6", "train.batch_size=16", "train.log_every=1", "train.checkpoint_every=12",
+    "algorithm.budget=macs<=0.6", "train.batch_size=16", "train.log_every=1", "train.checkpoint_every=10",
     "calibration.images=64", "calibration.batch_size=32", "evaluation.batch_size=256", "devices=1",
 )  # fmt: skip
 
@@ -381,22 +382,22 @@ def run(tmp_path_factory):
 
 def test_plan_shows_epochs_and_turns(run):
     assert "tfnas: 9 groups and 4 choices" in run.said
-    assert "warm-up  2 times 2 steps: path masked; " in run.said
-    assert "search  2 times 4 steps: path, second masked; " in run.said
-    assert ", and in turns with them steps on the holdout images: mixture masked; " in run.said
-    assert "12 done" not in run.said
+    assert "warm-up  2 times 2 steps: path in 2 exact sizes; " in run.said
+    assert "search  2 times 3 steps: path, second in 2 exact sizes; " in run.said
+    assert ", and in turns with them steps on the holdout images: mixture in 2 exact sizes; " in run.said
+    assert re.search(r"compile +4/4 +100%", run.said)
 
 
 def test_metrics_of_a_run_follow_its_turns(run):
     found = lines(run.directory)
     learnt = ["mixture/loss" in line for line in found]
-    assert learnt == [False] * 4 + [False, False, True, False] * 2
+    assert learnt == [False] * 4 + [False, False, True] * 2
     assert all(
         ("second/loss" in line) == (number >= 4 and not learnt[number]) for number, line in enumerate(found)
     )
     assert all(line["search/entropy"] > 0 for line in found)
     rates = [line["learning_rate"] for line in found]
-    assert [rates.index(rate) for rate in sorted(set(rates), reverse=True)] == [0, 2, 4, 8]
+    assert [rates.index(rate) for rate in sorted(set(rates), reverse=True)] == [0, 2, 4, 7]
 
 
 def test_what_a_run_has_found_is_an_architecture_that_is_trained_from_scratch(run):
@@ -418,14 +419,14 @@ def test_what_a_run_has_found_is_an_architecture_that_is_trained_from_scratch(ru
     state = algorithm.init(0)
     before = jax.tree.map(np.asarray, state.affine)
     state, metrics = algorithm.at(0).step(state, batch, algorithm.propose({}, 0))
-    gammas = [tree["found"]["stem_norm"]["scale"] for tree in (before, state.affine)]
-    assert (gammas[1] != gammas[0]).any()
+    moved = jax.tree.map(lambda old, new: bool((old != new).any()), before, state.affine)
+    assert sum(jax.tree.leaves(moved)) > 10
     assert np.isfinite(metrics["found/loss"])
 
 
 def test_images_of_the_architecture_are_those_held_out(run):
     """The stream of each turn goes on where it was."""
-    experiment, turns = build(run_config()), [False] * 4 + [False, False, True, False] * 2
+    experiment, turns = build(run_config()), [False] * 4 + [False, False, True] * 2
     held = {np.asarray(image["image"]).tobytes() for image in experiment.dataset.split("holdout")}
     stream, streams = (
         experiment.train_batches(),

@@ -92,6 +92,8 @@ def test_retraining_elsewhere_keeps_the_run_but_for_the_form_of_label_smoothing(
         ("imagenet2012", "resnet18", "resnet50"),
         ("imagenet100", "us_mobilenet_v2", "own"),
         ("cifar10", "resnet20", "own"),
+        ("imagenet100", "tfnas", "tfnas"),
+        ("digits", "tfnas", "own"),
     ],
 )
 def test_published_settings_are_for_imagenet_and_those_of_the_network(data, model, settings):
@@ -99,7 +101,9 @@ def test_published_settings_are_for_imagenet_and_those_of_the_network(data, mode
 
 
 def test_unknown_settings_are_refused(run):
-    with pytest.raises(UserError, match="settings: expected one of own, mobilenets, resnet50, got 'mobile'"):
+    with pytest.raises(
+        UserError, match="settings: expected one of own, mobilenets, resnet50, tfnas, got 'mobile'"
+    ):
         recipes.retrain(run("cifar_joslim"), [], "mobile")
 
 

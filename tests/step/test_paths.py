@@ -20,7 +20,8 @@ from slimjax.models.inverted_residual import InvertedResidual
 from slimjax.models.tfnas import ROOM
 from slimjax.nn import losses
 from slimjax.nn.choices import Choice
-from slimjax.nn.layers import BatchNorm, Conv, FeatureMap, PoolingHead
+from slimjax.nn.heads import PoolingHead
+from slimjax.nn.layers import BatchNorm, Conv, FeatureMap
 from slimjax.nn.space import Space
 from slimjax.nn.widths import Group
 from slimjax.step.paths import bisampled
