@@ -354,11 +354,11 @@ def test_systems_that_prune_refuse_choices(system):
         system(searching())
 
 
-def run_config(*overrides):
+def run_config():
     """Ten updates: two epochs of warm-up of two each, two of search of three each."""
     given = [
         f"--config.{field}"
-        for field in ("train.steps=10", "algorithm.warmup=2", "algorithm.search=2", *FIELDS, *overrides)
+        for field in ("train.steps=10", "algorithm.warmup=2", "algorithm.search=2", *FIELDS)
     ]
     return config_file.load(str(CONFIGS / "digits_tfnas.py"), [*OVERRIDES, *given])
 
