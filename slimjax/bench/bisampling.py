@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
+import functools
+import itertools
 import statistics
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
@@ -11,63 +14,75 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from slimjax import sharding
-from slimjax.bench.step import DRAWS, interleaved, runner
+from slimjax.bench.step import interleaved, runner
 from slimjax.checks import check, integer
 from slimjax.errors import UserError
 from slimjax.experiment.build import Experiment, build
 from slimjax.nn.space import Subnet
-from slimjax.step import paths
+from slimjax.step import paths as draws
 from slimjax.step.composed import ComposedStep
 from slimjax.step.slots import Slot
+from slimjax.step.state import TrainState, place
 
 PAIRS = 3
-"""Pairs of paths that are cut out."""
-
-DISTINCT = 1000
-"""Paths that are run to see what they compile."""
+"""Pairs of paths that are timed."""
 
 
-def run(config: ConfigDict, repeats: int = 10) -> dict[str, Any]:
+def run(config: ConfigDict, repeats: int = 10, paths: int = 1000) -> dict[str, Any]:
     """Times a bi-sampling step against a step of one path, and against steps of paths that are cut out.
 
     All at the widths that the search begins with and at full depth; a path that is cut out has no sums over depths. A
-    cut-out path alone is a whole training step of that network; `pair` is one step of both, with one update.
+    cut-out path alone is a whole training step of that network; `pair` is one step of both, with one update. The same
+    pairs of paths are timed in each way, once the bi-sampling step has run `paths` different ones: on CPUs an operator
+    takes several times as long when it runs first.
 
-    Returns: milliseconds (medians) `bisampling`, `single_path`, `slices` (the mean of one path alone) and `pair`;
-    `ratio_to_single_path`, `ratio_to_two_slices`, `ratio_to_pair`; `compiles`: programs that the bi-sampling step has
-    compiled, and `paths`: the different ones that it has run with them; and the machine.
+    Args:
+      paths: different ones, which must not compile anything.
+
+    Returns: milliseconds (medians, and their means over the pairs) `bisampling`, `single_path` (of the pairs' first
+    paths), `slices` (of a path alone) and `pair`; `ratio_to_single_path`, `ratio_to_two_slices`, `ratio_to_pair`;
+    `compiles`: programs that the bi-sampling step has compiled, and `paths`: what it has run with them; and the
+    machine.
 
     Raises:
       UserError: an algorithm that does not draw paths.
     """
     check("repeats", repeats, integer(1))
+    check("paths", paths, integer(2))
     experiment = build(config)
     both, single = _steps(experiment)
     batch = sharding.put_batch(experiment.mesh, next(experiment.train_batches()))
-    init = experiment.algorithm.init
-    widths = np.repeat(init(0).algorithm["subnet"][None], 2, 0)
-    runners: dict[Any, Callable[[], None]] = {
-        "bisampling": runner(experiment, both, init(0), batch, [widths]),
-        "single": runner(experiment, single, init(0), batch, [widths[:1]]),
-    }
-    for number, pair in enumerate(_drawn(experiment, both, PAIRS)):
+    state = experiment.algorithm.init(0)
+    widths = np.repeat(state.algorithm["subnet"][None], 2, 0)
+    drawn = _drawn(experiment, both, paths)
+    once = _runner(experiment, both, state, batch, widths, itertools.count())
+    for _ in range(len(drawn)):
+        once()
+    runners = {}
+    for number, pair in enumerate(drawn[:PAIRS]):
+        again = functools.partial(
+            _runner, experiment, fresh=state, batch=batch, steps=itertools.repeat(number)
+        )
+        runners["bisampling", number] = again(both, rows=widths)
+        runners["single_path", number] = again(single, rows=widths[:1])
         slots = [Slot(f"path{i}", tuple(path.tolist())) for i, path in enumerate(pair)]
-        for name, own in (("pair", slots), ("alone", slots[:1]), ("alone2", slots[1:])):
+        for name, own in (("pair", slots), ("first", slots[:1]), ("second", slots[1:])):
             step = ComposedStep(both.engine, own)
             runners[name, number] = runner(experiment, step, both.engine.init(0, own), batch)
     times = interleaved(runners, repeats)
-    alone = statistics.fmean(ms for key, ms in times.items() if key[0] in ("alone", "alone2"))
-    pairs = statistics.fmean(ms for key, ms in times.items() if key[0] == "pair")
+    mean = {name: statistics.fmean(times[name, number] for number in range(PAIRS)) for name, _ in runners}
+    slices = statistics.fmean((mean["first"], mean["second"]))
     return {
         "config": f"{config.data.name} {config.model.name}",
-        "bisampling": times["bisampling"],
-        "single_path": times["single"],
-        "slices": alone,
-        "pair": pairs,
-        "ratio_to_single_path": times["bisampling"] / times["single"],
-        "ratio_to_two_slices": times["bisampling"] / (2 * alone),
-        "ratio_to_pair": times["bisampling"] / pairs,
-        **_compiles(experiment, both, runners["bisampling"], done=1 + repeats * DRAWS),
+        "bisampling": mean["bisampling"],
+        "single_path": mean["single_path"],
+        "slices": slices,
+        "pair": mean["pair"],
+        "ratio_to_single_path": mean["bisampling"] / mean["single_path"],
+        "ratio_to_two_slices": mean["bisampling"] / (2 * slices),
+        "ratio_to_pair": mean["bisampling"] / mean["pair"],
+        "compiles": both.counts().compiled,
+        "paths": len(np.unique(np.concatenate(drawn), axis=0)),
         "unit": "ms",
         "batch": [config.train.batch_size, *experiment.net.image_shape],
         "dtype": config.model.dtype,
@@ -89,23 +104,38 @@ def _steps(experiment: Experiment) -> tuple[ComposedStep, ComposedStep]:
     return step, one
 
 
-def _drawn(experiment: Experiment, step: ComposedStep, count: int) -> Subnet:
-    """int32 [count, 2, G]: the paths of the first steps of a run, at its first widths and full depth."""
+def _drawn(experiment: Experiment, step: ComposedStep, different: int) -> Subnet:
+    """int32 [N, 2, G]: the paths of a run's first steps, at its first widths and full depth, until so many differ."""
     assert step.draw is not None
     state = experiment.algorithm.init(0)
     widths = np.repeat(state.algorithm["subnet"][None], 2, 0)
-    program = paths.draw_program(step.engine, step.draw)
-    rows = [program(state.structure, state.key, np.int32(number), widths) for number in range(count)]
-    return experiment.net.space.canonical(np.array(rows, np.int32))
+    program = draws.draw_program(step.engine, step.draw)
+    rows: list[Subnet] = []
+    seen: set[tuple[int, ...]] = set()
+    while len(rows) < PAIRS or len(seen) < different:
+        drawn = program(state.structure, state.key, np.int32(len(rows)), widths)
+        rows.append(experiment.net.space.canonical(np.array(drawn, np.int32)))
+        seen |= {tuple(path.tolist()) for path in rows[-1]}
+    return np.array(rows)
 
 
-def _compiles(
-    experiment: Experiment, step: ComposedStep, once: Callable[[], None], done: int
-) -> dict[str, int]:
-    """Runs the step, which has run `done` times, until `DISTINCT` different paths have been drawn."""
-    total = max(done, DISTINCT // 2)
-    while (distinct := len(np.unique(np.concatenate(_drawn(experiment, step, total)), axis=0))) < DISTINCT:
-        total += DISTINCT - distinct
-    for _ in range(total - done):
-        once()
-    return {"compiles": step.counts().compiled, "paths": distinct}
+def _runner(
+    experiment: Experiment,
+    step: ComposedStep,
+    fresh: TrainState,
+    batch: Any,
+    rows: Subnet,
+    steps: Iterator[int],
+) -> Callable[[], None]:
+    """A function that makes a step, which draws the paths of the next number in `steps`, and waits for it."""
+    state = place(experiment.mesh, fresh)
+
+    def once() -> None:
+        nonlocal state
+        state = dataclasses.replace(
+            state, step=sharding.put_replicated(experiment.mesh, np.int32(next(steps)))
+        )
+        state, _ = step(state, batch, rows)
+        jax.block_until_ready(state)
+
+    return once

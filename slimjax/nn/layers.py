@@ -26,6 +26,7 @@ from flax import linen as nn
 from slimjax.nn.choices import Window
 from slimjax.nn.convolution import convolve, dense_kernel
 from slimjax.nn.feature_map import Axis, FeatureMap, full_length, mask_axis, narrow, static_length
+from slimjax.nn.switch import saved
 from slimjax.nn.widths import Group
 
 Initializer = Callable[[jax.Array, tuple[int, ...]], jax.Array]
@@ -187,8 +188,10 @@ class DepthwiseConv(SlimLayer):
 
 
 def _convolve(x: FeatureMap, kernel: jax.Array, stride: int, dtype: Any, groups: int = 1) -> jax.Array:
-    return convolve(
-        x.value.astype(dtype), kernel.astype(dtype), stride, groups, x.widths.portable, x.widths.in_branch
+    return saved(
+        convolve(
+            x.value.astype(dtype), kernel.astype(dtype), stride, groups, x.widths.portable, x.widths.in_branch
+        )
     )
 
 
@@ -254,6 +257,7 @@ class BatchNorm(SlimLayer):
             average = self._averager(x, self.sync)
             mean = average(value.mean(over, keepdims=True))
             variance = average(jnp.square(value - mean).mean(over, keepdims=True))
+            mean, variance = saved(mean), saved(variance)
             if self.is_mutable_collection("batch_stats"):
                 self._store(x, mean, variance, count=value[..., 0].size)
         else:

@@ -14,6 +14,7 @@ from flax import linen as nn
 from slimjax.errors import UserError
 from slimjax.nn.choices import Choice, When
 from slimjax.nn.feature_map import FeatureMap
+from slimjax.nn.switch import switch
 
 Make = Callable[..., nn.Module]
 """A constructor of a module that takes (feature map, *arguments) to a feature map; it may be given a name."""
@@ -198,9 +199,11 @@ def _switch(
 ) -> tuple[jax.Array, Any]:
     """Value and batch statistics of the branch that runs; those of the others stay as they are."""
 
-    def bare(branch: Callable[..., tuple[FeatureMap, Any]], variables: Any, x: FeatureMap) -> Any:
+    def bare(
+        branch: Callable[..., tuple[FeatureMap, Any]], variables: Any, x: FeatureMap
+    ) -> tuple[jax.Array, Any]:
         inside = dataclasses.replace(x.widths, in_branch=True)
         result, stats = branch(variables, dataclasses.replace(x, widths=inside))
         return result.value, {**variables[STATS], **stats} if stats else {}
 
-    return jax.lax.switch(index, [functools.partial(bare, branch) for branch in branches], variables, x)
+    return switch(index, [functools.partial(bare, branch) for branch in branches], variables, x)

@@ -51,7 +51,7 @@ def _on_target(arguments: argparse.Namespace, config: ConfigDict) -> dict[str, A
 def run_bisampling(arguments: argparse.Namespace, overrides: list[str]) -> None:
     start_jax()
     config = config_file.load(arguments.config, overrides)
-    print_answer(arguments, bisampling.run(config, **given(arguments, "repeats")))
+    print_answer(arguments, bisampling.run(config, **given(arguments, "repeats", "paths")))
 
 
 def run_table(arguments: argparse.Namespace, overrides: list[str]) -> None:

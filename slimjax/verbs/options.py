@@ -220,6 +220,7 @@ def define_bisampling(parser: argparse.ArgumentParser) -> None:
     _add_json(parser)
     _add_config(parser)
     parser.add_argument("--repeats", type=int, help="rounds of every step (default: 10)")
+    parser.add_argument("--paths", type=int, help="different paths that are run first (default: 1000)")
 
 
 def define_table(parser: argparse.ArgumentParser) -> None:

@@ -14,10 +14,9 @@ COMMAND = ["bench", "bisampling", "--repeats", "1"]
 
 @pytest.fixture
 def answer(monkeypatch, capsys):
-    monkeypatch.setattr(bisampling, "DISTINCT", 20)
     monkeypatch.setattr(bisampling, "PAIRS", 1)
     given = ["--config.train.steps=6", "--config.train.batch_size=8", *OVERRIDES]
-    assert cli.main([*COMMAND, "--json", "--config", "configs/digits_tfnas.py", *given]) == 0
+    assert cli.main([*COMMAND, "--paths", "20", "--json", "--config", "configs/digits_tfnas.py", *given]) == 0
     return json.loads(capsys.readouterr().out)
 
 
