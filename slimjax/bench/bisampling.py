@@ -58,17 +58,12 @@ def run(config: ConfigDict, repeats: int = 10, paths: int = 1000) -> dict[str, A
     once = _runner(experiment, both, state, batch, widths, itertools.count())
     for _ in range(len(drawn)):
         once()
+    again = functools.partial(_runner, experiment, fresh=state, batch=batch)
     runners = {}
     for number, pair in enumerate(drawn[:PAIRS]):
-        again = functools.partial(
-            _runner, experiment, fresh=state, batch=batch, steps=itertools.repeat(number)
-        )
-        runners["bisampling", number] = again(both, rows=widths)
-        runners["single_path", number] = again(single, rows=widths[:1])
-        slots = [Slot(f"path{i}", tuple(path.tolist())) for i, path in enumerate(pair)]
-        for name, own in (("pair", slots), ("first", slots[:1]), ("second", slots[1:])):
-            step = ComposedStep(both.engine, own)
-            runners[name, number] = runner(experiment, step, both.engine.init(0, own), batch)
+        runners["bisampling", number] = again(both, rows=widths, steps=itertools.repeat(number))
+        runners["single_path", number] = again(single, rows=widths[:1], steps=itertools.repeat(number))
+        runners |= {(name, number): once for name, once in _cut_out(experiment, pair, batch).items()}
     times = interleaved(runners, repeats)
     mean = {name: statistics.fmean(times[name, number] for number in range(PAIRS)) for name, _ in runners}
     slices = statistics.fmean((mean["first"], mean["second"]))
@@ -117,6 +112,16 @@ def _drawn(experiment: Experiment, step: ComposedStep, different: int) -> Subnet
         rows.append(experiment.net.space.canonical(np.array(drawn, np.int32)))
         seen |= {tuple(path.tolist()) for path in rows[-1]}
     return np.array(rows)
+
+
+def _cut_out(experiment: Experiment, pair: Subnet, batch: Any) -> dict[str, Callable[[], None]]:
+    """Steps of the networks that two paths are: of each alone, and of both."""
+    slots, engine = [Slot(f"path{i}", tuple(path.tolist())) for i, path in enumerate(pair)], experiment.engine
+    steps = {"pair": slots, "first": slots[:1], "second": slots[1:]}
+    return {
+        name: runner(experiment, ComposedStep(engine, own), engine.init(0, own), batch)
+        for name, own in steps.items()
+    }
 
 
 def _runner(
