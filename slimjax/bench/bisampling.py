@@ -54,7 +54,7 @@ def run(config: ConfigDict, repeats: int = 10, paths: int = 1000) -> dict[str, A
     batch = sharding.put_batch(experiment.mesh, next(experiment.train_batches()))
     state = experiment.algorithm.init(0)
     widths = np.repeat(state.algorithm["subnet"][None], 2, 0)
-    drawn = _drawn(experiment, both, paths)
+    drawn = _drawn(experiment, both, state, widths, paths)
     once = _runner(experiment, both, state, batch, widths, itertools.count())
     for _ in range(len(drawn)):
         once()
@@ -99,11 +99,11 @@ def _steps(experiment: Experiment) -> tuple[ComposedStep, ComposedStep]:
     return step, one
 
 
-def _drawn(experiment: Experiment, step: ComposedStep, different: int) -> Subnet:
-    """int32 [N, 2, G]: the paths of a run's first steps, at its first widths and full depth, until so many differ."""
+def _drawn(
+    experiment: Experiment, step: ComposedStep, state: TrainState, widths: Subnet, different: int
+) -> Subnet:
+    """int32 [N, 2, G]: the paths of a run's first steps, at these widths and full depth, until so many differ."""
     assert step.draw is not None
-    state = experiment.algorithm.init(0)
-    widths = np.repeat(state.algorithm["subnet"][None], 2, 0)
     program = draws.draw_program(step.engine, step.draw)
     rows: list[Subnet] = []
     seen: set[tuple[int, ...]] = set()
