@@ -335,8 +335,9 @@ def _layer_record(
     )
 
 
-_SHOWN_ELSEWHERE = ("kernel_size", "stride", "use_bias", "epsilon", "sync", "unbiased")
-"""Fields that a record has otherwise, or that cost nothing."""
+_SHOWN_ELSEWHERE = ("kernel_size", "stride", "use_bias", "epsilon", "sync", "unbiased", "affine")
+"""Fields that a record has otherwise, or that cost nothing: a norm scales and shifts with and without gammas and betas,
+so that a table of the network that is shipped serves a search in a supernet without them."""
 
 
 def _options(module: nn.Module) -> tuple[str, ...]:

@@ -1,5 +1,7 @@
 """Units: together they are the network; what does the same has the same key, and nothing else has."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import pytest
@@ -131,6 +133,15 @@ def test_blocks_that_do_the_same_share_a_key():
     assert parts[1].key == parts[2].key != parts[0].key
     assert len({part.key for part in parts}) == 8
     assert parts[1].axes != parts[2].axes
+
+
+def test_a_table_serves_networks_whose_norms_have_other_settings():
+    norm = functools.partial(BatchNorm, affine=False, sync=False, unbiased=False)
+    with_them, without = (
+        {unit.key for unit in units.divide(named("resnet20", **given).records)}
+        for given in ({}, {"norm": norm})
+    )
+    assert with_them == without
 
 
 class Chain(nn.Module):
