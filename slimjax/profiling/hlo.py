@@ -12,6 +12,7 @@ from typing import Any
 
 _COMPUTATION = re.compile(r"^(ENTRY )?%?([\w.\-]+) \(.*\{$", re.MULTILINE)
 _CALLED = re.compile(r"\b(?:calls|to_apply|body|condition)=%?([\w.\-]+)")
+_BRANCHES = re.compile(r"\bbranch_computations=\{([^}]*)\}")
 _CYCLES = re.compile(r'"estimated_cycles":"(\d+)"')
 _KINDS = "all-reduce|all-gather|reduce-scatter|collective-permute|all-to-all"
 # Of an asynchronous pair the end counts: its result is the exchange's, the start's has the operands in it too.
@@ -22,11 +23,14 @@ _ARRAY = re.compile(r"\b([a-z]+)(\d*)\w*\[([\d,]*)\]")
 
 @dataclasses.dataclass(frozen=True)
 class Collective:
-    """An exchange between devices: bytes of one device's result, and how often a run of the program makes it."""
+    """An exchange between devices: bytes of one device's result, and how often a run of the program makes it.
+
+    In a branch that is one of several it counts as often as the branch runs (`Module.runs`).
+    """
 
     kind: str
     bytes: int
-    count: int
+    count: float
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,13 +49,20 @@ class Module:
         return cls(lines, next(head[2] for head in heads if head[1]))
 
     @functools.cached_property
-    def runs(self) -> Mapping[str, int]:
-        """How often each computation runs; a loop of unknown trips counts once."""
-        runs = collections.Counter({self.entry: 1})
+    def runs(self) -> Mapping[str, float]:
+        """How often each computation runs; a loop of unknown trips counts once.
+
+        Branches of a conditional count alike, each as one of so many: as if paths were drawn evenly.
+        """
+        runs = collections.defaultdict(float, {self.entry: 1.0})
         for name in reversed(list(self.computations)):
             for line in self.computations[name]:
                 for called in _CALLED.findall(line):
                     runs[called] += runs[name] * (self._trips(line) or 1)
+                for found in _BRANCHES.findall(line):
+                    branches = found.replace("%", "").split(", ")
+                    for branch in branches:
+                        runs[branch] += runs[name] / len(branches)
         return runs
 
     @property
@@ -66,12 +77,14 @@ class Module:
 
     def cycles_outside(self, *scopes: str) -> int:
         """The same without instructions that come from one of the `jax.named_scope`s."""
-        return sum(
-            self.runs[name] * int(cycles)
-            for name, lines in self.computations.items()
-            for line in lines
-            if not any(f"/{scope}/" in line for scope in scopes)
-            for cycles in _CYCLES.findall(line)
+        return round(
+            sum(
+                self.runs[name] * int(cycles)
+                for name, lines in self.computations.items()
+                for line in lines
+                if not any(f"/{scope}/" in line for scope in scopes)
+                for cycles in _CYCLES.findall(line)
+            )
         )
 
     def collectives(self) -> Iterator[Collective]:

@@ -177,12 +177,12 @@ def account(programs: Programs, experiment: Experiment, chip: Chip) -> Answer:
 
 def exchanged(modules: Iterable[hlo.Module]) -> dict[str, dict[str, int]]:
     """Collectives of the programs together, by kind: how many, and bytes of their results on one device."""
-    count, size = collections.Counter[str](), collections.Counter[str]()
+    count, size = collections.defaultdict[str, float](float), collections.defaultdict[str, float](float)
     for module in modules:
         for collective in module.collectives():
             count[collective.kind] += collective.count
             size[collective.kind] += collective.count * collective.bytes
-    return {kind: {"count": count[kind], "bytes": size[kind]} for kind in count}
+    return {kind: {"count": round(count[kind]), "bytes": round(size[kind])} for kind in count}
 
 
 def step_flops(programs: Programs, micro_batches: int) -> float:

@@ -34,6 +34,27 @@ ENTRY %main (x: f32[8]) -> f32[8] {
 }
 """
 
+BRANCHES = """HloModule m
+
+%square (x: f32[8]) -> f32[8] {
+  %a = f32[8]{0:T(128)} multiply(%x, %x), backend_config={"estimated_cycles":"1000"}
+  ROOT %s = f32[8]{0:T(128)} all-reduce(%a), replica_groups={{0,1}}, to_apply=%add
+}
+
+%sine (x: f32[8]) -> f32[8] {
+  ROOT %sin = f32[8]{0:T(128)} sine(%x), backend_config={"estimated_cycles":"500"}
+}
+
+%outer (x: f32[8]) -> f32[8] {
+  ROOT %inner = f32[8]{0} conditional(%p, %x, %x), branch_computations={%square, %sine}
+}
+
+ENTRY %main (x: f32[8]) -> f32[8] {
+  %b = f32[8]{0} conditional(%i, %x, %x, %x), branch_computations={%square, %sine, %outer}
+  ROOT %c = f32[8]{0} add(%b, %b), backend_config={"estimated_cycles":"30"}
+}
+"""
+
 EXCHANGES = """HloModule m
 
 %chained (x: f32[8,4]) -> f32[32,4] {
@@ -73,6 +94,12 @@ def module(text: str) -> hlo.Module:
 def test_cycles_of_a_loop_count_as_often_as_it_runs():
     assert module(LOOP).cycles == 37 + 5 * 1000
     assert module(LOOP).unknown_loops == 0
+
+
+def test_branches_count_as_if_each_were_as_likely():
+    found = module(BRANCHES)
+    assert found.cycles == 30 + (1000 + 500 + (1000 + 500) / 2) / 3
+    assert [one.count for one in found.collectives()] == [pytest.approx(1 / 3 + 1 / 6)]
 
 
 def test_cycles_of_a_computation_that_nobody_calls_do_not_count():
