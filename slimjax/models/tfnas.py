@@ -66,7 +66,7 @@ class TFNASNet(nn.Module):
 
     Args:
       stages: table 1 of the paper.
-      operators: the options of a block.
+      operators: the options of a block; the last one is what the largest network has.
       sinks: each stage's depth is a choice. False: every block but a stage's first has an operator more that does
         nothing, and that is how stages get shallower (the paper's ablation).
       stem, first, tail: channels of the first convolution, of the fixed block, and of the last convolution.
@@ -118,9 +118,9 @@ class TFNASNet(nn.Module):
 
     def _mixed(self, site: Site) -> Make:
         """A block whose operator is a choice."""
-        made = {operator: self._operator(site, operator) for operator in self.operators}
-        if not self.sinks and site.inner == site.outer:
-            made[SKIP] = Skip
+        # The largest network takes last options, so that doing nothing comes first.
+        made: dict[str, Make] = {SKIP: Skip} if not self.sinks and site.inner == site.outer else {}
+        made |= {operator: self._operator(site, operator) for operator in self.operators}
         choice = Choice(f"{site.name}/operator", tuple(made), ordered=False)
         return functools.partial(Mixed, choice, tuple(made.values()))
 
