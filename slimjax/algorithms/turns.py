@@ -50,8 +50,8 @@ class Step(Protocol):
         """int32 [count, R, G]: what `count` steps may be given, from `expected`."""
 
     @property
-    def parts(self) -> int:
-        """Programs that one step runs."""
+    def parts(self) -> tuple[str, ...]:
+        """The programs that one step runs, by name, in order."""
 
     @property
     def expected(self) -> Subnet:

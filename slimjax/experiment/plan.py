@@ -86,7 +86,7 @@ def compile_step(experiment: Experiment, state: TrainState, enabled: bool = True
     number, batch = int(state.step), experiment.abstract_batch()
     step = experiment.algorithm.turn(number).step
     subnets = experiment.algorithm.propose(state.algorithm, number)
-    with Progress(step.parts, "compile", noun="program", enabled=enabled) as progress:
+    with Progress(len(step.parts), "compile", noun="program", enabled=enabled) as progress:
         programs = step.compile(state, batch, subnets, progress.advance)
     peak = step_peak_bytes(experiment, programs, state, batch)
     return f"memory  {peak / 1e6:,.0f} MB at the peak on each device, by the compiler's account"

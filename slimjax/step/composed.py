@@ -20,7 +20,7 @@ from slimjax import sharding
 from slimjax.nn.space import Subnet
 from slimjax.step import gradient, paths
 from slimjax.step.engine import Engine
-from slimjax.step.forms import FIXED_PROGRAMS, Channels, Form, Forms
+from slimjax.step.forms import Channels, Form, Forms
 from slimjax.step.gradient import Inputs, Outputs
 from slimjax.step.paths import Draw
 from slimjax.step.programs import Call, ProgramCounts, Programs, outputs
@@ -80,7 +80,7 @@ class ComposedStep:
     def compile(
         self, state: TrainState, batch: Tree, subnets: Subnet, compiled: Callable[[], None] = lambda: None
     ) -> list[tuple[jax.stages.Compiled, Tree]]:
-        """The programs of one step in their order, with their arguments; compiled, not run.
+        """The programs of one step in the order of `parts`, with their arguments; compiled, not run.
 
         `state` and `batch` may be shapes with shardings, on devices that are described but not there.
         `compiled` is called after each program.
@@ -123,9 +123,10 @@ class ComposedStep:
         return self.forms.draws
 
     @property
-    def parts(self) -> int:
-        """Programs that one step runs: the drawing of paths, a gradient for each slot, the update and its like."""
-        return FIXED_PROGRAMS + len(self.slots) + (self.draw is not None)
+    def parts(self) -> tuple[str, ...]:
+        """The programs that one step runs, in their order: a slot's gradient has the name of the slot."""
+        drawn = () if self.draw is None else ("draw",)
+        return ("prepare", *drawn, *(slot.name for slot in self.slots), "update")
 
     def counts(self) -> ProgramCounts:
         """Programs that are alive, and how many were compiled so far."""

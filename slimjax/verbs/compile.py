@@ -84,7 +84,7 @@ def compile_configs(configs: Mapping[str, ConfigDict], topology: str) -> list[An
     if not experiments:
         raise UserError("\n".join(f"{name}: {answer['error']}" for name, answer in answers.items()))
     steps = [step for experiment in experiments.values() for step in experiment.algorithm.steps()]
-    total = sum(step.parts for step in steps)
+    total = sum(len(step.parts) for step in steps)
     lock = threading.Lock()
     with Progress(total, "compile", noun="program") as progress, ThreadPoolExecutor(os.cpu_count()) as pool:
 
@@ -143,8 +143,7 @@ def compile_step(experiment: Experiment, compiled: Callable[[], None]) -> tuple[
     peak = 0
     for step in steps:  # the costliest last
         pairs = step.compile(state, batch, _typical(step), compiled)
-        names = ["prepare", *(slot.name for slot in step.slots), "update"]
-        programs = {name: program for name, (program, _) in zip(names, pairs, strict=True)}
+        programs = {name: program for name, (program, _) in zip(step.parts, pairs, strict=True)}
         peak = max(peak, plan.step_peak_bytes(experiment, pairs, state, batch))
     return programs, peak
 
@@ -192,7 +191,7 @@ def step_flops(programs: Programs, micro_batches: int) -> float:
     """
     total = 0.0
     for name, program in programs.items():
-        repeats = 1 if name in ("prepare", "update") else micro_batches
+        repeats = 1 if name in ("prepare", "draw", "update") else micro_batches
         total += repeats * program.cost_analysis().get("flops", 0.0)
     return total
 

@@ -6,7 +6,9 @@ import json
 import jax
 import pytest
 
+from helpers.paths import CONFIGS
 from helpers.shipped import combinations, load
+from helpers.tfnas import OVERRIDES
 from slimjax.experiment import config_file, recipes
 from slimjax.experiment.build import build, load_data
 from slimjax.profiling import hlo, tpu
@@ -77,6 +79,19 @@ def compiled():
     """One step of a tiny S-Net on eight CPU devices: the experiment and its programs."""
     experiment = build(tiny())
     return experiment, compile.compile_step(experiment, lambda: None)[0]
+
+
+def test_programs_of_a_step_that_draws_its_paths_have_their_names():
+    """Those of the costliest, which is no path: all operators run in it."""
+    given = ("algorithm.warmup=1", "algorithm.search=1", "train.steps=8", "train.batch_size=16")
+    config = config_file.load(
+        str(CONFIGS / "digits_tfnas.py"), [*OVERRIDES, *(f"--config.{x}" for x in given)]
+    )
+    experiment, done = build(config, jax.devices()[:1]), []
+    programs, peak = compile.compile_step(experiment, lambda: done.append(1))
+    assert list(programs) == ["prepare", "mixture", "update"]
+    assert len(done) == sum(len(step.parts) for step in experiment.algorithm.steps())
+    assert peak > 0
 
 
 def test_gradients_and_metrics_are_all_that_a_step_exchanges(compiled):
