@@ -119,33 +119,42 @@ def query(name: str, experiment: Experiment, where: Slice, compiled: Callable[[]
         "basis": f"compiler estimate, {where.chip.clock_hz / 1e9:g} GHz, jax {jax.__version__}",
     }
     try:
-        programs, peak = compile_step(experiment, compiled)
+        programs, steps = compile_steps(experiment, compiled)
     except jax.errors.JaxRuntimeError as error:
         message = str(error)
         if "RESOURCE_EXHAUSTED" not in message:
             return known | {"error": message.splitlines()[0]}
         needed = needed_bytes(message)
         return known | {"fits": False, "peak_bytes": needed, "suggestions": suggest(config, where, needed)}
+    peak = int(max(step["peak_bytes"] for step in steps.values()))
     fits = peak <= where.chip.hbm_bytes
     return known | {
         "fits": fits,
         "peak_bytes": peak,
+        "steps": steps,
         "suggestions": [] if fits else suggest(config, where, peak),
         **account(programs, experiment, where.chip),
     }
 
 
-def compile_step(experiment: Experiment, compiled: Callable[[], None]) -> tuple[Programs, int]:
-    """The programs of the costliest phase's typical step, and the most bytes that any step needs on a device."""
+def compile_steps(
+    experiment: Experiment, compiled: Callable[[], None]
+) -> tuple[Programs, dict[str, dict[str, float]]]:
+    """The programs of the costliest step, and by the slots of each step its cycles and its most bytes on a device."""
     state, batch = experiment.abstract_state(), experiment.abstract_batch()
-    steps = sorted(experiment.algorithm.steps(), key=lambda step: step.executed_macs())
     programs: dict[str, Any] = {}
-    peak = 0
-    for step in steps:  # the costliest last
+    found = {}
+    for step in sorted(
+        experiment.algorithm.steps(), key=lambda step: step.executed_macs()
+    ):  # the costliest last
         pairs = step.compile(state, batch, _typical(step), compiled)
         programs = {name: program for name, (program, _) in zip(step.parts, pairs, strict=True)}
-        peak = max(peak, plan.step_peak_bytes(experiment, pairs, state, batch))
-    return programs, peak
+        cycles = sum(hlo.Module.of(program).cycles for program in programs.values())
+        found[", ".join(slot.name for slot in step.slots)] = {
+            "mcycles": cycles / 1e6,
+            "peak_bytes": plan.step_peak_bytes(experiment, pairs, state, batch),
+        }
+    return programs, found
 
 
 def account(programs: Programs, experiment: Experiment, chip: Chip) -> Answer:

@@ -50,10 +50,10 @@ def refuses(monkeypatch):
     """Returns a function: message -> from now on the compiler refuses every program with it."""
 
     def refuse(message):
-        def compile_step(experiment, advance):
+        def compile_steps(experiment, advance):
             raise jax.errors.JaxRuntimeError(message)
 
-        monkeypatch.setattr(compile, "compile_step", compile_step)
+        monkeypatch.setattr(compile, "compile_steps", compile_steps)
 
     return refuse
 
@@ -63,7 +63,8 @@ def yields(monkeypatch, compiled):
     """Returns a function: bytes -> every step compiles at once, to the same programs, and needs so many."""
 
     def accept(peak):
-        monkeypatch.setattr(compile, "compile_step", lambda experiment, advance: (compiled[1], peak))
+        steps = {"w1.00, w0.50": {"mcycles": 1.0, "peak_bytes": peak}}
+        monkeypatch.setattr(compile, "compile_steps", lambda experiment, advance: (compiled[1], steps))
 
     return accept
 
@@ -78,7 +79,7 @@ OUT_OF_MEMORY = (
 def compiled():
     """One step of a tiny S-Net on eight CPU devices: the experiment and its programs."""
     experiment = build(tiny())
-    return experiment, compile.compile_step(experiment, lambda: None)[0]
+    return experiment, compile.compile_steps(experiment, lambda: None)[0]
 
 
 def test_programs_of_a_step_that_draws_its_paths_have_their_names():
@@ -88,10 +89,11 @@ def test_programs_of_a_step_that_draws_its_paths_have_their_names():
         str(CONFIGS / "digits_tfnas.py"), [*OVERRIDES, *(f"--config.{x}" for x in given)]
     )
     experiment, done = build(config, jax.devices()[:1]), []
-    programs, peak = compile.compile_step(experiment, lambda: done.append(1))
+    programs, steps = compile.compile_steps(experiment, lambda: done.append(1))
     assert list(programs) == ["prepare", "mixture", "update"]
     assert len(done) == sum(len(step.parts) for step in experiment.algorithm.steps())
-    assert peak > 0
+    assert list(steps) == ["path", "path, second", "mixture"]
+    assert 0 < steps["path"]["peak_bytes"] <= steps["path, second"]["peak_bytes"]
 
 
 def test_gradients_and_metrics_are_all_that_a_step_exchanges(compiled):
