@@ -7,7 +7,6 @@ from collections.abc import Callable
 from typing import Any
 
 from slimjax import supernet
-from slimjax.bench.table import random_subnets
 from slimjax.checks import check, integer
 from slimjax.nn.space import Subnet
 
@@ -16,7 +15,7 @@ def run(name: str, subnets: int) -> dict[str, Any]:
     """Seconds for MACs, parameters and peak memory of random subnets on the host; drawing them is not counted."""
     check("subnets", subnets, integer(1))
     net = supernet.named(name)
-    rows = random_subnets(net.space, subnets, seed=0)
+    rows = net.space.random(subnets, seed=0)
     functions: dict[str, Callable[[Subnet], Any]] = {
         "macs": net.macs,
         "params": net.params,

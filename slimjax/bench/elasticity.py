@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 
 from slimjax import supernet
-from slimjax.bench.table import random_subnets
 from slimjax.checks import check, integer
 from slimjax.cost import latency
 from slimjax.cost.latency import LatencyTable
@@ -76,7 +75,7 @@ def _roofline(**fields: Any) -> LatencyTable:
 
 def architectures(space: Space, count: int, seed: int) -> Subnet:
     """int32 [count, G]: random options, the groups all as wide as each other."""
-    rows = random_subnets(space, count, seed)
+    rows = space.random(count, seed)
     rows[:, : len(space.groups)] = [group.at(WIDTH, space.rounding) for group in space.groups]
     return space.canonical(rows)
 

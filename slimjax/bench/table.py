@@ -10,7 +10,6 @@ from scipy import stats
 from slimjax.checks import check, integer
 from slimjax.cost import latency
 from slimjax.errors import UserError
-from slimjax.nn.space import Space, Subnet
 from slimjax.profiling import sweep
 from slimjax.profiling.profile import ProfileRequest
 
@@ -38,7 +37,7 @@ def run(path: str, subnets: int, seed: int = 0, **fields: Any) -> dict[str, Any]
     own = {key: table.about[key] for key in ("network", "target", "batch", "repeats")}
     request = ProfileRequest(**own, **fields)
     net = request.net()
-    rows = random_subnets(net.space, subnets, seed)
+    rows = net.space.random(subnets, seed)
     tasks = [(sweep.WHOLE, tuple(row)) for row in rows.tolist()]
     with request.askers() as (hello, askers):
         if hello["device"] != table.about["device"]:
@@ -62,10 +61,3 @@ def run(path: str, subnets: int, seed: int = 0, **fields: Any) -> dict[str, Any]
         "summed_ms": summed.tolist(),
         **readings.origin(),
     }
-
-
-def random_subnets(space: Space, count: int, seed: int) -> Subnet:
-    """int32 [count, G]: each group's channels, and each choice's option, drawn evenly from the legal ones."""
-    generator = np.random.default_rng(seed)
-    columns = [generator.choice(space.legal(axis), count) for axis in space.axes]
-    return space.canonical(np.stack(columns, -1).astype(np.int32))

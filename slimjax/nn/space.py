@@ -139,6 +139,12 @@ class Space:
         low, step = int(self.lowest[self.index[axis.name]]), axis.step(self.rounding)
         return np.unique([low, *range(-(-low // step) * step, axis.channels, step), axis.channels])
 
+    def random(self, count: int, seed: int) -> Subnet:
+        """int32 [count, G]: each group's channels, and each choice's option, drawn evenly from the legal ones."""
+        generator = np.random.default_rng(seed)
+        columns = [generator.choice(self.legal(axis), count) for axis in self.axes]
+        return self.canonical(np.stack(columns, -1).astype(np.int32))
+
     def canonical(self, subnets: Subnet) -> Subnet:
         """Subnets int32 [..., G] in which axes that do not exist have their lowest entry, which changes nothing.
 

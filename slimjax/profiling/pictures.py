@@ -2,19 +2,39 @@
 
 from __future__ import annotations
 
+import json
 import string
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 
 import numpy as np
 from etils import epath
 
+from slimjax import supernet
 from slimjax.cost.latency import LatencyTable
-from slimjax.report.draw import Curve
+from slimjax.errors import UserError
+from slimjax.report.draw import SERIES, Curve, Scatter
 from slimjax.report.page import write_latencies
+from slimjax.workdir.architecture import Architecture
+
+SAMPLE = 1000
+"""Random subnets that architectures are drawn among."""
 
 
-def write(path: epath.PathLike, tables: Sequence[LatencyTable], command: str) -> None:
-    """Writes one HTML page about tables, which may be of several networks and targets."""
+def write(
+    path: epath.PathLike,
+    tables: Sequence[LatencyTable],
+    command: str,
+    architectures: Mapping[str, Architecture] = MappingProxyType({}),
+) -> None:
+    """Writes one HTML page about tables, which may be of several networks and targets.
+
+    Args:
+      architectures: by name; drawn by their milliseconds on two tables of their network.
+
+    Raises:
+      UserError: architectures of several networks, more than have colours, or not two tables beside them.
+    """
     networks = dict.fromkeys(table.about["network"]["name"] for table in tables)
     write_latencies(
         path,
@@ -22,7 +42,35 @@ def write(path: epath.PathLike, tables: Sequence[LatencyTable], command: str) ->
         curves=[curve(table) for table in tables if table.staircase is not None],
         summaries=[summary(table) for table in tables],
         command=command,
+        scatter=two_devices(tables, architectures) if architectures else None,
     )
+
+
+def two_devices(tables: Sequence[LatencyTable], architectures: Mapping[str, Architecture]) -> Scatter:
+    """Architectures of one network, and random subnets of it, by their milliseconds on two tables."""
+    networks = {json.dumps(dict(one.network), sort_keys=True) for one in architectures.values()}
+    if len(tables) != 2 or len(networks) > 1 or len(architectures) > len(SERIES):
+        raise UserError(
+            f"--architectures: expected two tables and one to {len(SERIES)} architectures of one network, got "
+            f"{len(tables)} tables and {len(architectures)} architectures of {len(networks)} networks."
+        )
+    net = supernet.named(**json.loads(networks.pop()))
+    one, other = (net.latency(table) for table in tables)
+    rows = net.space.random(SAMPLE, seed=0)
+    found = {name: file.subnet(net.space) for name, file in architectures.items()}
+    return Scatter(
+        labels=_axes_of(tables),
+        cloud=(one(rows).tolist(), other(rows).tolist()),
+        marked={name: (float(one(subnet)), float(other(subnet))) for name, subnet in found.items()},
+    )
+
+
+def _axes_of(tables: Sequence[LatencyTable]) -> tuple[str, str]:
+    first, second = (
+        f"ms, {table.about['target']} ({table.about['method']}), batch {table.about['batch']}"
+        for table in tables
+    )
+    return first, second
 
 
 def curve(table: LatencyTable) -> Curve:

@@ -33,6 +33,20 @@ class Curve:
 
 
 @dataclasses.dataclass(frozen=True)
+class Scatter:
+    """Subnets by their milliseconds on two devices.
+
+    Args:
+      labels: of the two axes.
+      cloud: of random subnets; `marked`: (x, y) of others, by name, at most as many as `SERIES`.
+    """
+
+    labels: tuple[str, str]
+    cloud: Points
+    marked: Mapping[str, tuple[float, float]]
+
+
+@dataclasses.dataclass(frozen=True)
 class Fronts:
     """The subnets of several runs, by one cost.
 
@@ -161,6 +175,18 @@ def latency(curve: Curve) -> str:
     return _to_svg(figure, f"Latency over channels, {curve.label}")
 
 
+def two_devices(found: Scatter) -> str:
+    """Returns an SVG of the subnets' milliseconds on one device over those on another."""
+    figure, axes = _new_figure(*found.labels)
+    axes.plot(*found.cloud, ".", color=INK, alpha=0.25, markersize=3, label="random subnets")
+    for (name, (x, y)), colour, marker in zip(found.marked.items(), SERIES, MARKERS, strict=False):
+        axes.plot([x], [y], marker, color=colour, label=f"{name}: {x:.3g} and {y:.3g} ms", markersize=8)
+    axes.set_xlim(left=0)
+    axes.set_ylim(bottom=0)
+    _finish(axes)
+    return _to_svg(figure, "Subnets on two devices")
+
+
 def _has(row: SubnetRow, *keys: str) -> bool:
     return all(row.get(key) is not None for key in keys)
 
@@ -170,7 +196,7 @@ def _new_figure(xlabel: str, ylabel: str) -> tuple[Figure, Axes]:
     axes = figure.subplots()
     _clear(axes)
     axes.set_xlabel(xlabel, color=INK, parse_math=False)
-    axes.set_ylabel(ylabel, color=INK)
+    axes.set_ylabel(ylabel, color=INK, parse_math=False)
     axes.margins(x=0.08, y=0.12)
     return figure, axes
 

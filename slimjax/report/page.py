@@ -12,7 +12,7 @@ from markupsafe import Markup
 
 from slimjax.files import write_atomic
 from slimjax.report import draw
-from slimjax.report.draw import Curve, Fronts
+from slimjax.report.draw import Curve, Fronts, Scatter
 from slimjax.report.table import COLUMNS, SubnetRow, cells
 from slimjax.workdir.versions import versions
 
@@ -47,14 +47,24 @@ def write_report(
 
 
 def write_latencies(
-    path: epath.PathLike, *, title: str, curves: Sequence[Curve], summaries: Sequence[Row], command: str
+    path: epath.PathLike,
+    *,
+    title: str,
+    curves: Sequence[Curve],
+    summaries: Sequence[Row],
+    command: str,
+    scatter: Scatter | None = None,
 ) -> None:
     """Writes one HTML page about latency tables: a picture per curve, and a row per table.
 
     Args:
+      scatter: subnets by their milliseconds on two of them, drawn first.
       summaries: text by column; all have the same columns, the last of which may be long.
     """
-    figures = [Markup(draw.latency(curve)) for curve in curves]
+    pictures = [draw.latency(curve) for curve in curves]
+    if scatter is not None:
+        pictures.insert(0, draw.two_devices(scatter))
+    figures = list(map(Markup, pictures))
     rows = [tuple(row.values()) for row in summaries]
     write_page(path, title, figures, "Tables", tuple(summaries[0]), rows, command)
 

@@ -144,6 +144,12 @@ def define_report(parser: argparse.ArgumentParser) -> None:
         "--workdir", nargs="+", metavar="DIR", type=_directory, help="finished runs, four at most"
     )
     parser.add_argument("--table", help="for --workdir: a latency table; compares by milliseconds too")
+    parser.add_argument(
+        "--architectures",
+        nargs="+",
+        metavar="FILE",
+        help="for --tables, two of them: architecture files, drawn by their milliseconds on both",
+    )
     parser.add_argument("--out", required=True, help="the page, an HTML file")
 
 

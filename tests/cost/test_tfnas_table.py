@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 
 from helpers.commands import refusal
-from slimjax.bench.table import random_subnets
 from slimjax.cost import latency, tfnas_table, units
 from slimjax.cost.latency import Entry, LatencyTable
 from slimjax.errors import UserError
@@ -104,7 +103,7 @@ def test_each_name_is_one_unit():
 
 
 def test_latency_of_a_path_is_the_base_and_its_operators(table):
-    rows = random_subnets(NET.space, 20, seed=1)
+    rows = NET.space.random(20, seed=1)
     assert len({len(chosen(row)[2]) for row in rows}) == 3, "all depths of a stage are among them"
     np.testing.assert_allclose(NET.latency(table)(rows), [by_hand(row) for row in rows], rtol=1e-12)
 
@@ -116,7 +115,7 @@ def one_hot(subnet) -> dict:
 
 def test_one_hot_weights_cost_the_path(table):
     """Whatever options the subnet itself takes."""
-    for row in random_subnets(NET.space, 5, seed=2):
+    for row in NET.space.random(5, seed=2):
         base = row.copy()
         base[len(NET.space.groups) :] = 0
         found = NET.latency(table).soft(base, one_hot(row))
@@ -180,7 +179,7 @@ def test_a_table_of_ours_is_given_with_what_calling_costs_in_the_base():
     cost = NET.latency(LatencyTable(about, overhead, entries))
     given = tfnas_table.from_table(cost)
     assert given["base"] == pytest.approx(overhead + 3 * 1.0)
-    for row in random_subnets(NET.space, 5, seed=4):
+    for row in NET.space.random(5, seed=4):
         channels, total = NET.space.to_channels(row), given["base"]
         for stage, block, *shape in blocks():
             if (operator := channels.get(f"stage{stage}/block{block}/operator")) is not None:

@@ -6,7 +6,6 @@ import json
 import numpy as np
 import pytest
 
-from slimjax.bench.table import random_subnets
 from slimjax.bench.table import run as run_bench
 from slimjax.cost import latency, units
 from slimjax.errors import UserError
@@ -49,7 +48,7 @@ def test_a_table_says_what_it_is_and_has_every_unit(table):
     assert found.about["method"] == "roofline"
     assert found.about["device"] == "a100, roofline of its published peaks"
     assert set(found.entries) == {unit.key for unit in units.divide(net.records)}
-    subnets = random_subnets(net.space, 50, seed=0)
+    subnets = net.space.random(50, seed=0)
     assert (net.latency(found)(subnets) > 0).all()
 
 
@@ -212,7 +211,7 @@ def test_grids_have_counts_that_are_legal(name):
 @pytest.mark.parametrize("name", ["us_mobilenet_v2", "s_shufflenet"])
 def test_random_subnets_are_legal_and_reach_everywhere(name):
     space = named(name).space
-    rows = random_subnets(space, 400, seed=0)
+    rows = space.random(400, seed=0)
     for row in rows:
         space.check(row)
     assert (rows.min(0) == space.lowest).all()
@@ -261,7 +260,7 @@ def test_a_table_with_choices_is_compared_with_the_paths_of_random_subnets(chose
     """Paths of all depths: the sum and the whole rise together, or one of them has another path."""
     sweep_options = {"processes": 1, "cache": str(folder / "choices"), "timeout_seconds": 600.0}
     answer = run_bench(str(folder / "choices.json"), 6, seed=1, **sweep_options)
-    rows = random_subnets(named(**CHOICES).space, 6, seed=1)
+    rows = named(**CHOICES).space.random(6, seed=1)
     depths = rows[:, named(**CHOICES).space.index["stage1/depth"]]
     assert set(depths.tolist()) == {0, 1}
     assert len(set(answer["whole_ms"])) == len(np.unique(rows, axis=0))

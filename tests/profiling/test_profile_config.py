@@ -6,7 +6,6 @@ import re
 import pytest
 
 from helpers.paths import CONFIGS
-from slimjax.bench.table import random_subnets
 from slimjax.cost import latency, units
 from slimjax.errors import UserError
 from slimjax.experiment import build, config_file
@@ -45,7 +44,7 @@ def table(folder):
 def test_a_configs_table_covers_its_own_space(table):
     net, found = own_net(), latency.load(table)
     assert set(found.entries) == {unit.key for unit in units.divide(net.records)}
-    assert (net.latency(found)(random_subnets(net.space, 50, seed=0)) > 0).all()
+    assert (net.latency(found)(net.space.random(50, seed=0)) > 0).all()
     assert named("resnet8").space != net.space
 
 

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -9,12 +10,14 @@ import pytest
 
 from helpers.paths import CONFIGS
 from helpers.tables import save_table
+from slimjax import supernet
 from slimjax.cost import latency
 from slimjax.errors import UserError
 from slimjax.experiment import build, config_file
 from slimjax.search.trials import Trial, TrialLog
 from slimjax.verbs import cli, fronts
 from slimjax.verbs.fronts import Run
+from slimjax.workdir import architecture
 from slimjax.workdir.rundir import RunDir
 
 
@@ -184,3 +187,51 @@ def test_a_table_beside_tables_to_draw_is_refused(timed, tmp_path, capsys):
     table = timed[1]
     assert cli.main(["report", "--tables", table, "--table", table, "--out", str(tmp_path / "p.html")]) == 2
     assert "--table: goes with --workdir" in capsys.readouterr().err
+
+
+@pytest.fixture
+def on_two(tmp_path):
+    """(two tables of the digits' network, an architecture file of half its width)."""
+    config = config_file.load(str(CONFIGS / "digits_joslim.py"), [])
+    network = build.read_network(config)
+    net = supernet.named(**network)
+    half = net.space.to_channels(net.space.uniform(0.5))
+    architecture.write(tmp_path / "half.json", architecture.Architecture(network, half, {}))
+    tables = [save_table(tmp_path / f"{name}.json", net) for name in ("one", "other")]
+    return tables, str(tmp_path / "half.json"), net
+
+
+def test_architectures_are_drawn_by_their_milliseconds_on_two_tables(on_two, tmp_path, capsys):
+    tables, file, net = on_two
+    page = str(tmp_path / "p.html")
+    assert cli.main(["report", "--tables", *tables, "--architectures", file, "--out", page]) == 0
+    ms = float(net.latency(latency.load(tables[0]))(net.space.uniform(0.5)))
+    text = (tmp_path / "p.html").read_text()
+    assert f"half: {ms:.3g} and {ms:.3g} ms" in text
+    assert "random subnets" in text
+    capsys.readouterr()
+
+
+@pytest.mark.parametrize(("count", "files"), [(1, 1), (2, 5)])
+def test_architectures_need_two_tables_and_have_a_colour_each(count, files, on_two, tmp_path, capsys):
+    tables, file, _ = on_two
+    copies = [str(tmp_path / f"copy{i}.json") for i in range(files)]
+    for copy in copies:
+        shutil.copy(file, copy)
+    given = [
+        "report",
+        "--tables",
+        *tables[:count],
+        "--architectures",
+        *copies,
+        "--out",
+        str(tmp_path / "p.html"),
+    ]
+    assert cli.main(given) == 2
+    assert "expected two tables and one to 4 architectures" in capsys.readouterr().err
+
+
+def test_architectures_go_with_tables(timed, on_two, tmp_path, capsys):
+    given = ["report", "--workdir", timed[0], "--architectures", on_two[1], "--out", str(tmp_path / "p.html")]
+    assert cli.main(given) == 2
+    assert "--architectures: goes with --tables" in capsys.readouterr().err

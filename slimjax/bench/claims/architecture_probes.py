@@ -14,7 +14,6 @@ import numpy as np
 from slimjax import sharding
 from slimjax.bench import elasticity
 from slimjax.bench.claims import search_probes
-from slimjax.bench.table import random_subnets
 from slimjax.budgets import parse_budget
 from slimjax.experiment.build import Experiment, Rows
 from slimjax.models.tfnas import SKIP
@@ -45,7 +44,7 @@ def supernet(experiment: Experiment, state: TrainState, _: Mapping[str, float]) 
     Paths have the widths that training ended with, and are the same for all arms of a seed.
     """
     space, seed = experiment.net.space, experiment.config.seed
-    rows = random_subnets(space, PATHS, seed)
+    rows = space.random(PATHS, seed)
     rows[:, : len(space.groups)] = state.algorithm["subnet"][: len(space.groups)]
     sinks = experiment.algorithm.phases[-1].step.slots[0].mixture
     found = {}
