@@ -1,9 +1,10 @@
 """Eight virtual CPU devices; rank promotion raises; warnings are errors (pyproject.toml)."""
 
 import gc
+import importlib.util
 import os
 
-from helpers.flags import EIGHT_DEVICES
+from helpers.flags import EIGHT, EIGHT_DEVICES
 
 # Before JAX is imported.
 os.environ["XLA_FLAGS"] = EIGHT_DEVICES
@@ -13,6 +14,9 @@ import jax
 import numpy as np
 import pytest
 
+if importlib.util.find_spec("libtpu"):
+    jax.devices()  # the CPU has read its flags
+    os.environ["XLA_FLAGS"] = EIGHT
 jax.config.update("jax_numpy_rank_promotion", "raise")
 pytest.register_assert_rewrite("helpers.trees")  # its assertions show values as those of test files do
 
