@@ -57,8 +57,8 @@ def run_bisampling(arguments: argparse.Namespace, overrides: list[str]) -> None:
 def run_table(arguments: argparse.Namespace, overrides: list[str]) -> None:
     del overrides
     use_cpu()
-    given_sweep = options.sweep(arguments)
-    print_answer(arguments, table.run(arguments.table, arguments.subnets, arguments.seed, **given_sweep))
+    fields = given(arguments, "architectures") | options.sweep(arguments)
+    print_answer(arguments, table.run(arguments.table, arguments.subnets, arguments.seed, **fields))
 
 
 def run_costs(arguments: argparse.Namespace, overrides: list[str]) -> None:

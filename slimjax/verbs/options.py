@@ -232,6 +232,9 @@ def define_bisampling(parser: argparse.ArgumentParser) -> None:
 def define_table(parser: argparse.ArgumentParser) -> None:
     _add_json(parser)
     parser.add_argument("--table", required=True, help="a latency table; slimjax profile makes one")
+    parser.add_argument(
+        "--architectures", nargs="+", metavar="FILE", help="architecture files instead of random subnets"
+    )
     _add_random(parser)
     define_sweep(parser)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import pathlib
 
 from slimjax.cost import latency
 from slimjax.profiling import pictures
@@ -21,6 +20,6 @@ def run(arguments: argparse.Namespace, overrides: list[str]) -> None:
         print_answer(arguments, {"out": arguments.out, "runs": compared})
         return
     refuse(arguments, ["table"], "goes with --workdir. Tables to draw are given as --tables.")
-    found = {pathlib.Path(path).stem: architecture.load(path) for path in arguments.architectures or ()}
+    found = architecture.load_all(arguments.architectures) if arguments.architectures else {}
     pictures.write(arguments.out, [latency.load(path) for path in arguments.tables], arguments.command, found)
     print_answer(arguments, {"out": arguments.out})

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from etils import epath
@@ -87,6 +87,23 @@ def load(path: epath.PathLike) -> Architecture:
     """
     missing = "A search writes one for each budget"
     return files.load(path, "architecture", SCHEMA, _from_json, missing, "Mend the file or search again")
+
+
+def load_all(paths: Sequence[str]) -> dict[str, Architecture]:
+    """Files of subnets of one network, by the names of the files; by their paths where names are the same.
+
+    Raises:
+      UserError: what `load` finds; networks that differ.
+    """
+    found = {path: load(path) for path in paths}
+    first, *others = found.items()
+    for path, other in others:
+        if other.network != first[1].network:
+            raise UserError(
+                f"architecture {path}: its network is not that of {first[0]}. Give files of one network."
+            )
+    stems = [epath.Path(path).stem for path in found]
+    return dict(zip(stems if len(set(stems)) == len(stems) else found, found.values(), strict=True))
 
 
 def _from_json(body: Mapping[str, Any]) -> Architecture:

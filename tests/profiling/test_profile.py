@@ -13,6 +13,7 @@ from slimjax.profiling import child, meters, profile, sweep
 from slimjax.profiling.chips import PEAKS
 from slimjax.supernet import named
 from slimjax.verbs import cli
+from slimjax.workdir import architecture
 
 needs_libtpu = pytest.mark.skipif(
     importlib.util.find_spec("libtpu") is None,
@@ -266,6 +267,19 @@ def test_a_table_with_choices_is_compared_with_the_paths_of_random_subnets(chose
     assert len(set(answer["whole_ms"])) == len(np.unique(rows, axis=0))
     assert answer["spearman"] > 0.9
     assert 0.5 < answer["bias"] < 2
+
+
+def test_a_table_is_compared_with_networks_that_are_named(chosen, folder):
+    """What was compared with at random is measured again by name: the same sums."""
+    sweep_options = {"processes": 1, "cache": str(folder / "choices"), "timeout_seconds": 600.0}
+    net = named(**CHOICES)
+    rows, files = net.space.random(6, seed=1)[:2], []
+    for number, row in enumerate(rows):
+        files.append(str(folder / f"named{number}.json"))
+        architecture.write(files[-1], architecture.Architecture(CHOICES, net.space.to_channels(row), {}))
+    answer = run_bench(str(folder / "choices.json"), 40, architectures=files, **sweep_options)
+    assert answer["subnets"] == ["named0", "named1"]
+    assert answer["summed_ms"] == net.latency(latency.load(folder / "choices.json"))(rows).tolist()
 
 
 def test_the_whole_network_of_a_child_is_the_subnets_path():

@@ -34,6 +34,21 @@ def test_what_is_written_is_loaded(path):
     assert architecture.load(path) == FOUND
 
 
+def test_several_files_have_the_names_of_the_files_or_their_paths(path):
+    same, other = path.parent / "b.json", path.parent / "c" / "a.json"
+    architecture.write(same, FOUND)
+    architecture.write(other, FOUND)
+    assert list(architecture.load_all([str(path), str(same)])) == ["a", "b"]
+    assert list(architecture.load_all([str(path), str(other)])) == [str(path), str(other)]
+
+
+def test_files_of_several_networks_are_refused_together(path):
+    other = path.parent / "b.json"
+    architecture.write(other, dataclasses.replace(FOUND, network={"name": "resnet8"}))
+    with pytest.raises(UserError, match=r"b\.json: its network is not that of .*a\.json"):
+        architecture.load_all([str(path), str(other)])
+
+
 def test_file_has_the_documented_keys(path):
     keys = ["schema", "network", "channels", "costs", "accuracy", "how", "retrain"]
     assert list(json.loads(path.read_text())) == keys
