@@ -127,17 +127,20 @@ def test_a_network_without_fields_for_them_takes_the_default_type_and_norm_and_n
         "    return config\n"
     )
     named = ("train", "--config", "mine.py", "--workdir", "run")
+    others = ("statistics=device", "variance=two_pass", "unbiased=false", "affine=false")
     message = refusal(
         capsys,
         *named,
-        *overrides("model.dtype=bfloat16", "batch_norm.statistics=device", "batch_norm.unbiased=false"),
+        *overrides("model.dtype=bfloat16", *(f"batch_norm.{other}" for other in others)),
     )
     assert (
         "config.model.dtype: expected 'float32', got 'bfloat16', but my_things.nets:Plain has no field"
         in message
     )
     assert "config.batch_norm.statistics: expected 'global', got 'device'" in message
+    assert "config.batch_norm.variance: expected 'one_pass', got 'two_pass'" in message
     assert "config.batch_norm.unbiased: expected True, got False" in message
+    assert "config.batch_norm.affine: expected True, got False" in message
     assert cli.main([*named, "--json", *overrides("evaluation.widths=0.5,1")]) == 0
     assert [row["channels"] for row in json.loads(capsys.readouterr().out)] == [{"stem": 4}, {"stem": 8}]
 

@@ -186,8 +186,14 @@ def load_data(config: ConfigDict, described: bool = False) -> Dataset:
 
 def build_net(config: ConfigDict, image_shape: tuple[int, int, int], num_classes: int) -> Supernet:
     """The supernet of a config for images [H, W, C]."""
-    sync, unbiased = config.batch_norm.statistics == "global", config.batch_norm.unbiased
-    norm = functools.partial(BatchNorm, sync=sync, unbiased=unbiased, affine=config.batch_norm.affine)
+    wanted = config.batch_norm
+    norm = functools.partial(
+        BatchNorm,
+        sync=wanted.statistics == "global",
+        unbiased=wanted.unbiased,
+        affine=wanted.affine,
+        two_pass=wanted.variance == "two_pass",
+    )
     takes = (
         "norm" in models.lookup(config.model.name).defaults
     )  # if not, `validate` has seen that it need not

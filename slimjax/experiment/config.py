@@ -54,7 +54,13 @@ def default_config() -> ConfigDict:
             },
             "algorithm": {"name": "usnet"},
             "engine": {"policy": "auto", "max_programs": 16, "compile_behind": True, "remat": False},
-            "batch_norm": {"statistics": "global", "momentum": 0.1, "unbiased": True, "affine": True},
+            "batch_norm": {
+                "statistics": "global",
+                "variance": "one_pass",
+                "momentum": 0.1,
+                "unbiased": True,
+                "affine": True,
+            },
             "train": {
                 "batch_size": 128,
                 "epochs": 10.0,
@@ -159,6 +165,7 @@ RULES: Mapping[str, Rule] = MappingProxyType(
         "engine.policy": one_of(*POLICIES),
         "engine.max_programs": integer(3),
         "batch_norm.statistics": one_of("global", "device"),
+        "batch_norm.variance": one_of("one_pass", "two_pass"),
         "batch_norm.momentum": number(0, 1, above=True),
         "train.batch_size": integer(1),
         "train.epochs": number(0, above=True),
@@ -264,7 +271,10 @@ def _strange_options(config: ConfigDict) -> list[str]:
 
 
 SET_THROUGH_FIELDS: Mapping[str, tuple[str, ...]] = MappingProxyType(
-    {"dtype": ("model.dtype",), "norm": ("batch_norm.statistics", "batch_norm.unbiased")}
+    {
+        "dtype": ("model.dtype",),
+        "norm": tuple(f"batch_norm.{field}" for field in ("statistics", "variance", "unbiased", "affine")),
+    }
 )
 """Settings that reach a network through a field of its class."""
 

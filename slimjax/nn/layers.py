@@ -31,6 +31,12 @@ from slimjax.nn.widths import Group
 
 Initializer = Callable[[jax.Array, tuple[int, ...]], jax.Array]
 
+FAR = 32.0
+"""Means that are further from zero than so many deviations take a second pass for the variance."""
+
+SECOND_PASS = "second_pass"
+"""The name of that pass in a program: it hardly ever runs, so no estimate counts it."""
+
 
 class Layer(nn.Module):
     """Base of what a forward pass is written down as (`trace.trace`): feature maps in, one feature map out.
@@ -229,6 +235,11 @@ class BatchNorm(SlimLayer):
     `batch_stats.blend` makes running or cumulative averages of them. Outside training the collection is
     read. Statistics and normalisation are float32, whatever smaller type the convolutions compute in.
 
+    The mean and the variance come from one pass over the batch, E[x^2] - E[x]^2, which accelerators compute while a
+    convolution writes its result, and from one exchange between devices. Where rounding could spoil the difference,
+    because a mean is far from zero (`FAR`), a float32 batch takes a second pass, about the mean; values of half
+    precision have no digits left there that a second pass could save. float64 and calibration always take both.
+
     Args:
       epsilon: added to the variance.
       sync: where a batch is split over devices, statistics are those of the whole batch; false: each
@@ -237,6 +248,7 @@ class BatchNorm(SlimLayer):
       unbiased: store the variance of n values as their sum of squares over n - 1, as PyTorch's running variance,
         and so the papers', has it. False: over n, as TensorFlow and Once-for-All have it. The batch itself is
         normalised by the latter either way.
+      two_pass: always take the second pass.
 
     Raises:
       ValueError: statistics are to be collected outside training, or are missing outside training.
@@ -248,18 +260,16 @@ class BatchNorm(SlimLayer):
     sync: bool = True
     unbiased: bool = True
     affine: bool = True
+    two_pass: bool = False
 
     @nn.compact
     def __call__(self, x: FeatureMap, train: bool) -> FeatureMap:
         value = x.value.astype(wide(x.value.dtype))
         if train:
-            over = tuple(range(value.ndim - 1))
-            average = self._averager(x, self.sync)
-            mean = average(value.mean(over, keepdims=True))
-            variance = average(jnp.square(value - mean).mean(over, keepdims=True))
-            mean, variance = saved(mean), saved(variance)
+            moments = saved(self._moments(x, value))
             if self.is_mutable_collection("batch_stats"):
-                self._store(x, mean, variance, count=value[..., 0].size)
+                self._store(x, *moments, count=value[..., 0].size)
+            mean, variance = self._on_each_device(x, moments)
         else:
             mean, variance = (_spread(statistic, value) for statistic in self._load(x))
         scale = jax.lax.rsqrt(variance + self.epsilon)
@@ -269,6 +279,29 @@ class BatchNorm(SlimLayer):
         if self.affine:
             value += _spread(self.weight("bias", zeros, (x.group,), x, "affine"), value)
         return x.with_value(value.astype(x.value.dtype))
+
+    def _moments(self, x: FeatureMap, value: jax.Array) -> jax.Array:
+        """Mean and (biased) variance of the batch: [2, 1, ..., 1, channels]."""
+        average = self._averager(x, self.sync)
+        mean_of = functools.partial(jnp.mean, axis=tuple(range(value.ndim - 1)), keepdims=True)
+        about = lambda mean: average(mean_of(jnp.square(value - mean)))  # noqa: E731
+        if self.two_pass or x.widths.exact or value.dtype == jnp.float64:
+            mean = average(mean_of(value))
+            return jnp.stack([mean, about(mean)])
+        mean, square = average(jnp.stack([mean_of(value), mean_of(jnp.square(value))]))
+        variance = square - jnp.square(mean)
+        better = jnp.maximum(variance, 0)
+        if x.value.dtype == jnp.float32:
+            far = jnp.any(jnp.square(mean) > FAR**2 * variance)
+            with jax.named_scope(SECOND_PASS):
+                better = jax.lax.cond(far, lambda: about(mean), lambda: better)
+        # However the value was found, the gradient is that of the difference: it has lost no digits.
+        return jnp.stack([mean, variance + jax.lax.stop_gradient(better - variance)])
+
+    def _on_each_device(self, x: FeatureMap, moments: jax.Array) -> jax.Array:
+        """What all devices share, as a value of each: then their gradients are added up once, not at each use."""
+        axis = x.widths.batch_axis
+        return jax.lax.pcast(moments, axis, to="varying") if self.sync and axis else moments
 
     def _averager(self, x: FeatureMap, wanted: bool) -> Callable[[jax.Array], jax.Array]:
         """The mean over the devices that share the batch, if it is wanted and there are any."""

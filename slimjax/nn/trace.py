@@ -335,7 +335,7 @@ def _layer_record(
     )
 
 
-_SHOWN_ELSEWHERE = ("kernel_size", "stride", "use_bias", "epsilon", "sync", "unbiased", "affine")
+_SHOWN_ELSEWHERE = ("kernel_size", "stride", "use_bias", "epsilon", "sync", "unbiased", "affine", "two_pass")
 """Fields that a record has otherwise, or that cost nothing: a norm scales and shifts with and without gammas and betas,
 so that a table of the network that is shipped serves a search in a supernet without them."""
 

@@ -176,7 +176,7 @@ class Width:
 @functools.partial(
     jax.tree_util.register_dataclass,
     data_fields=["groups", "gates", "dropout"],
-    meta_fields=["batch_axis", "portable", "in_branch"],
+    meta_fields=["batch_axis", "portable", "in_branch", "exact"],
 )
 @dataclasses.dataclass(frozen=True)
 class Widths(Mapping[str, Width]):
@@ -190,6 +190,7 @@ class Widths(Mapping[str, Width]):
       portable: every convolution is one plain convolution, on every platform: what a program that leaves this
         machine should hold. False: CPUs get their quick form (`convolution.convolve`).
       in_branch: the layers run in a branch of a switch, where CPUs need another form.
+      exact: norms compute variances in two passes, whatever the batch: what is calibrated is kept.
     """
 
     groups: Mapping[str, Width] = dataclasses.field(default_factory=dict)
@@ -197,6 +198,7 @@ class Widths(Mapping[str, Width]):
     dropout: Dropout | None = None
     portable: bool = False
     in_branch: bool = False
+    exact: bool = False
     gates: Mapping[str, Gate] = dataclasses.field(default_factory=dict)
 
     def of(self, axis: Group) -> Width:

@@ -144,7 +144,7 @@ class Engine:
     ) -> Collection:
         key = jax.random.fold_in(jax.random.wrap_key_data(key), number)
         images = self.prepare_train(key, batch["image"])
-        widths = self.net.space.widths(sizes, subnet)
+        widths = dataclasses.replace(self.net.space.widths(sizes, subnet), exact=True)
         variables = {**variables, "batch_stats": stats}
         _, updates = self.net.apply(variables, images, widths, train=True, mutable=["batch_stats"])
         return updates["batch_stats"]

@@ -110,6 +110,63 @@ def test_batch_norm_stores_the_named_estimator_of_variance(unbiased, images):
     np.testing.assert_allclose(new["batch_stats"]["var"], want, rtol=1e-5)
 
 
+def _moments(x, **fields):
+    """Mean and biased variance as a norm stores them, and what it gives."""
+    norm = BatchNorm(unbiased=False, **fields)
+    given = FeatureMap.of(jnp.asarray(x))
+    out, new = norm.apply(norm.init(jax.random.key(0), given, True), given, True, mutable=["batch_stats"])
+    return new["batch_stats"]["mean"], new["batch_stats"]["var"], out.value
+
+
+@pytest.mark.parametrize("offset", [0.0, 1.0, 30.0, 33.0, 1e3, -1e3, 1e5])
+def test_variance_of_one_pass_is_exact_however_far_the_mean_is(offset):
+    x = (np.random.default_rng(0).normal(size=(64, 7, 7, 5)) + offset).astype(np.float32)
+    mean, variance, out = _moments(x)
+    np.testing.assert_allclose(variance, x.astype(np.float64).var((0, 1, 2)), rtol=1e-3)
+    np.testing.assert_allclose(mean, x.astype(np.float64).mean((0, 1, 2)), rtol=1e-5, atol=1e-6)
+    assert abs(float(out.std()) - 1) < 1e-3
+
+
+def test_far_means_of_single_channels_spoil_none():
+    """One channel's mean is far from zero, and one has no deviation at all."""
+    x = np.random.default_rng(0).normal(size=(64, 7, 7, 3)).astype(np.float32)
+    x[..., 1] += 1e4
+    x[..., 2] = 0.3
+    _, variance, out = _moments(x)
+    np.testing.assert_allclose(variance[:2], x[..., :2].astype(np.float64).var((0, 1, 2)), rtol=1e-3)
+    assert 0 <= variance[2] < 1e-9
+    assert np.isfinite(out).all()
+
+
+def test_two_passes_differ_by_rounding_only(images):
+    assert_trees_close(_moments(images), _moments(images, two_pass=True))
+
+
+@pytest.mark.parametrize("offset", [0.0, 3.0, 1e3])
+def test_gradient_of_one_pass_is_that_of_two(offset):
+    x = jnp.asarray(np.random.default_rng(0).normal(size=(16, 5, 5, 4)) + offset, jnp.float32)
+    direction = jnp.asarray(np.random.default_rng(1).normal(size=x.shape), jnp.float32)
+
+    def gradient(norm):
+        variables = norm.init(jax.random.key(0), FeatureMap.of(x), True)
+        loss = lambda x: (norm.apply(variables, FeatureMap.of(x), True).value * direction).sum()  # noqa: E731
+        return jax.grad(loss)(x)
+
+    one, two = gradient(BatchNorm()), gradient(BatchNorm(two_pass=True))
+    np.testing.assert_allclose(one, two, atol=(1e-3 if offset > 100 else 1e-5) * float(jnp.abs(two).max()))
+
+
+@pytest.mark.parametrize("exact", [False, True])
+def test_calibration_takes_both_passes_whatever_the_batch(exact):
+    """At thirty deviations one pass has lost digits that two have."""
+    x = (np.random.default_rng(0).normal(size=(64, 7, 7, 5)) + 30).astype(np.float32)
+    given = FeatureMap(jnp.asarray(x), Group("g", 5), Widths(exact=exact))
+    norm = BatchNorm(unbiased=False)
+    _, new = norm.apply(norm.init(jax.random.key(0), given, True), given, True, mutable=["batch_stats"])
+    error = np.abs(new["batch_stats"]["var"] / x.astype(np.float64).var((0, 1, 2)) - 1).max()
+    assert (error < 2e-6) == exact
+
+
 def test_bfloat16_computes_in_bfloat16_and_keeps_float32_state(images):
     net = named("resnet8", dtype=jnp.bfloat16)
     variables = variables_of(net)
