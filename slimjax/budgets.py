@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from slimjax.checks import check, one_of
-from slimjax.cost import latency
+from slimjax.cost import latency, tiles
 from slimjax.cost.gates import Weights
 from slimjax.errors import BadValue
 from slimjax.nn.space import Subnet
@@ -22,6 +22,7 @@ from slimjax.supernet import Supernet
 RESOURCES = MappingProxyType(
     {
         "macs": "multiply-accumulates per image",
+        "tile_macs": "multiply-accumulates per image, channels in whole tiles of 128",
         "params": "parameters",
         "peak_bytes": "bytes of inference at its fullest moment, one image",
         "latency_ms": "milliseconds, by a latency table",
@@ -67,7 +68,8 @@ class Resource:
         count = self._count(net)
         if not hasattr(count, "soft"):
             raise BadValue(
-                "resource", f"expected a cost that is a sum over layers, not {self.name}, which is a peak."
+                "resource",
+                f"expected a cost with a slope, which {self.name} has not: {RESOURCES[self.name]}.",
             )
         return count.soft
 
@@ -77,6 +79,7 @@ class Resource:
             return net.latency(latency.load(self.table))
         by_name: Mapping[str, Callable[[], Any]] = {
             "macs": lambda: net.macs,
+            "tile_macs": lambda: tiles.padded(net.macs, net.space),
             "params": lambda: net.params,
             "peak_bytes": lambda: net.peak_memory,
         }
@@ -116,6 +119,16 @@ class Budget:
     def __str__(self) -> str:
         table = f"@{self.resource.table}" if self.resource.table else ""
         return f"{self.resource.name}<={target_name(self.most)}{table}"
+
+
+def parse_resource(text: str) -> Resource:
+    """`macs`, or `latency_ms@table.json`.
+
+    Raises:
+      BadValue: an unknown name, or a table missing or not asked for.
+    """
+    name, _, table = text.partition("@")
+    return Resource(name, table or None)
 
 
 def parse_budget(text: str) -> Budget:

@@ -17,6 +17,8 @@ from ml_collections import ConfigDict
 
 from slimjax import algorithms, checks, models, sharding, supernet
 from slimjax.algorithms import Algorithm
+from slimjax.budgets import parse_resource
+from slimjax.cost import tiles
 from slimjax.data import augment, images, pipeline, sources
 from slimjax.data.dataset import Dataset, DatasetInfo
 from slimjax.errors import BadValue, UserError
@@ -26,6 +28,7 @@ from slimjax.nn.space import Subnet
 from slimjax.nn.widths import width_name
 from slimjax.step import optimizers
 from slimjax.step.engine import Engine
+from slimjax.step.rungs import Cost
 from slimjax.step.slots import Slot
 from slimjax.step.state import TrainState
 from slimjax.supernet import Supernet
@@ -273,6 +276,7 @@ def build_engine(
         prepare_test=augment.test_transform(config.data.augment, info, statistics=config.data.statistics),
         mesh=mesh,
         policy=config.engine.policy,
+        rung_cost=_rung_cost(config, net, mesh),
         max_programs=config.engine.max_programs,
         compile_behind=config.engine.compile_behind,
         remat=config.engine.remat,
@@ -283,6 +287,21 @@ def build_engine(
         average_decay=config.train.average_decay,
         updates=updates,
     )
+
+
+def _rung_cost(config: ConfigDict, net: Supernet, mesh: Mesh) -> Cost:
+    """`engine.rung_cost`; "auto" is what the chip pads channels to, where channels lie in its lanes."""
+    wanted, images = (
+        config.engine.rung_cost,
+        config.train.batch_size // config.train.micro_batches // mesh.size,
+    )
+    if wanted == "auto":
+        in_lanes = mesh.devices.flat[0].platform == "tpu" and images < tiles.TILE
+        wanted = "tile_macs" if in_lanes else "macs"
+    try:
+        return parse_resource(wanted).cost(net)
+    except BadValue as error:
+        raise BadValue("config.engine.rung_cost", error.problem) from error
 
 
 def build_algorithm(config: ConfigDict, engine: Engine) -> Algorithm:

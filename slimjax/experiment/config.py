@@ -53,7 +53,13 @@ def default_config() -> ConfigDict:
                 "options": {},  # further arguments of the model's class
             },
             "algorithm": {"name": "usnet"},
-            "engine": {"policy": "auto", "max_programs": 16, "compile_behind": True, "remat": False},
+            "engine": {
+                "policy": "auto",
+                "rung_cost": "auto",
+                "max_programs": 16,
+                "compile_behind": True,
+                "remat": False,
+            },
             "batch_norm": {
                 "statistics": "global",
                 "variance": "one_pass",

@@ -268,7 +268,7 @@ class BatchNorm(SlimLayer):
         if train:
             moments = saved(self._moments(x, value))
             if self.is_mutable_collection("batch_stats"):
-                self._store(x, *moments, count=value[..., 0].size)
+                self._store(x, moments, count=value[..., 0].size)
             mean, variance = self._on_each_device(x, moments)
         else:
             mean, variance = (_spread(statistic, value) for statistic in self._load(x))
@@ -308,7 +308,7 @@ class BatchNorm(SlimLayer):
         axis = x.widths.batch_axis
         return functools.partial(jax.lax.pmean, axis_name=axis) if wanted and axis else lambda value: value
 
-    def _store(self, x: FeatureMap, mean: jax.Array, variance: jax.Array, count: int) -> None:
+    def _store(self, x: FeatureMap, moments: jax.Array, count: int) -> None:
         variables = self._statistics(x)
         if self.is_initializing():
             return
@@ -317,6 +317,7 @@ class BatchNorm(SlimLayer):
         correction = count / (count - 1) if self.unbiased and count > 1 else 1.0
         average = self._averager(x, not self.sync)
         mask = x.width_of(x.group).mask()
+        mean, variance = moments
         for variable, batch in zip(variables, (mean, variance * correction), strict=True):
             new = average(batch).reshape(-1)
             owned = variable.value[: new.size]

@@ -21,6 +21,7 @@ from slimjax.nn.batch_stats import Collection
 from slimjax.nn.space import Subnet
 from slimjax.step import state
 from slimjax.step.optimizers import Updates
+from slimjax.step.rungs import Cost
 from slimjax.step.slots import Batch, Metrics, Slot
 from slimjax.step.state import STRUCTURE, WEIGHTS, TrainState, Tree
 from slimjax.supernet import Supernet
@@ -38,6 +39,7 @@ class Engine:
       mesh: the devices; the batch is split over them.
       policy: how subnets run. "sliced": each at its own size. "bucketed": in the cheapest of a few rungs that
         covers it. "masked": at full size. "auto": sliced where the subnets are few, else bucketed.
+      rung_cost: what rungs are chosen by, a function of subnets int32 [..., G]; None: their MACs.
       max_programs: most programs of a step that are alive at a time.
       compile_behind: a lasting subnet runs bucketed or masked until another thread has compiled its sliced
         program. When that is depends on the machine, so two runs agree to rounding only. False: wait for it.
@@ -55,6 +57,7 @@ class Engine:
     prepare_test: Callable[[jax.Array], jax.Array]
     mesh: Mesh
     policy: str = "auto"
+    rung_cost: Cost | None = None
     max_programs: int = 16
     compile_behind: bool = True
     remat: bool = False
@@ -70,6 +73,11 @@ class Engine:
     def optimizers(self) -> dict[str, optax.GradientTransformation | None]:
         """Of each of `state.PARTS`."""
         return {WEIGHTS: self.optimizer, STRUCTURE: self.structure_optimizer}
+
+    @property
+    def price(self) -> Cost:
+        """What a subnet's size costs, for those who choose among sizes."""
+        return self.rung_cost or self.net.macs
 
     @property
     def platform(self) -> str:

@@ -176,7 +176,8 @@ class Scorer:
             return draws[:0]
         net, count = self.engine.net, self._count - len(boundaries)
         wanted = prefixes.without_earlier(net, boundaries, self._rounded_up(draws))
-        return rungs.choose(wanted, prefixes.macs_after(net, boundaries), count, net.space.static)
+        # What comes before the boundaries costs the same in all, so the whole network's price will do.
+        return rungs.choose(wanted, self.engine.price, count, net.space.static)
 
     def _rounded_up(self, sizes: Subnet) -> Subnet:
         """The next larger sizes that the devices compute well, and that every layer can have."""
