@@ -15,6 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+import flax
 import jax
 import numpy as np
 from ml_collections import ConfigDict
@@ -22,6 +23,7 @@ from ml_collections import ConfigDict
 from slimjax import sharding
 from slimjax.algorithms.turns import Step
 from slimjax.bench.against import torch_side
+from slimjax.bench.flax_side import flax_step
 from slimjax.checks import check, integer
 from slimjax.errors import RunError, UserError
 from slimjax.experiment.build import Experiment, build
@@ -147,12 +149,15 @@ def run(config: ConfigDict, repeats: int = 20, against: str | None = None) -> di
 
     Args:
       against: "torch" or "torch.compile": the same step in PyTorch is timed in turn with ours. It is given
-        float images; ours begins with the stored bytes and augments them.
+        float images; ours begins with the stored bytes and augments them. "flax": the largest network's step as one
+        writes it without this library, the augmentation included, against ours of that network alone.
 
     Returns: milliseconds (medians) `full`, `slices` (one per slot; for a slot whose subnet changes, the mean
     over the sizes that `DRAWS` proposals have), `sandwich`; `ratio_to_slices`, `ratio_to_full`; `penalty_to_full`,
     the full network's step with a clipped group lasso over the same without; live `programs`;
     `compiles_after_warmup` of `FRESH` further proposals, and `macs_to_slices`, their mean cost over exact slices;
+    with `against`, what it is, its milliseconds (`against_full` or `against_sandwich`), and ours over it
+    (`ratio_to_against`);
     `peak_bytes` of a step on a device, by the compiler's account; and the machine.
     """
     check("repeats", repeats, integer(1))
@@ -173,13 +178,17 @@ def run(config: ConfigDict, repeats: int = 20, against: str | None = None) -> di
         runners["sandwich"]()
     with contextlib.ExitStack() as stack:
         more: dict[str, Any] = {}
-        if against:
+        if against == "flax":
+            runners["flax",] = _flax_runner(experiment, batch)
+        elif against:
             more["against"], runners["against"] = stack.enter_context(
                 torch_side(against, experiment, arms.proposals)
             )
         times = interleaved(runners, repeats)
     more["penalty_to_full"] = times["penalised",] / times[arms.largest]
-    if against:
+    if against == "flax":
+        more |= _against_flax(times[arms.largest], times["flax",])
+    elif against:
         more |= {
             "against_sandwich": times["against"],
             "ratio_to_against": times["sandwich"] / times["against"],
@@ -188,8 +197,11 @@ def run(config: ConfigDict, repeats: int = 20, against: str | None = None) -> di
     return arms.answer(times, times["sandwich"], **more, unit="ms", device=device, repeats=repeats)
 
 
-def estimate(config: ConfigDict, target: str) -> dict[str, Any]:
+def estimate(config: ConfigDict, target: str, against: str | None = None) -> dict[str, Any]:
     """The same figures for one chip of a TPU that is not there: the compiler's estimated cycles, in millions.
+
+    Args:
+      against: "flax", or nothing.
 
     Raises:
       UserError: no TPU compiler.
@@ -204,14 +216,42 @@ def estimate(config: ConfigDict, target: str) -> dict[str, Any]:
     for subnet in arms.subnets():
         alone = arms.alone(subnet)
         jobs[subnet] = alone, experiment.abstract_state(alone.slots), [nothing]
+    more: dict[str, Any] = {}
     try:
         with ThreadPoolExecutor() as pool:  # the compiler works outside Python's lock
             found = pool.map(lambda job: _estimated_megacycles(experiment, *job), jobs.values())
             costs = dict(zip(jobs, found, strict=True))
+        if against:
+            more = _against_flax(costs[arms.largest], _flax_megacycles(experiment))
     except jax.errors.JaxRuntimeError as error:
         raise RunError(f"{target}: {str(error).splitlines()[0]} Try a smaller train.batch_size.") from error
     device = f"1 x {chip.device_kind}, compiler estimate"
-    return arms.answer(costs, costs["sandwich"], unit="Mcycles", device=device)
+    return arms.answer(costs, costs["sandwich"], **more, unit="Mcycles", device=device)
+
+
+def _against_flax(ours: float, theirs: float) -> dict[str, Any]:
+    return {"against": f"flax {flax.__version__}", "against_full": theirs, "ratio_to_against": ours / theirs}
+
+
+def _flax_runner(experiment: Experiment, batch: Any) -> Callable[[], None]:
+    """A function that makes one step of the largest network in plain Flax and waits for it."""
+    step, begin = flax_step(experiment)
+    state = sharding.put_replicated(experiment.mesh, begin())
+
+    def once() -> None:
+        nonlocal state
+        state = step(state, batch)
+        jax.block_until_ready(state)
+
+    once()
+    return once
+
+
+def _flax_megacycles(experiment: Experiment) -> float:
+    step, begin = flax_step(experiment)
+    batch = experiment.abstract_batch()
+    state = sharding.abstract(jax.eval_shape(begin), sharding.replicated(experiment.mesh))
+    return hlo.Module.of(step.lower(state, batch).compile()).cycles / 1e6
 
 
 def _estimated_megacycles(

@@ -10,6 +10,18 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from slimjax.nn.layers import SECOND_PASS
+
+KINDS = (
+    "convolution",
+    "input gradient",
+    "kernel gradient",
+    "reductions",
+    "elementwise",
+    "copies",
+)
+"""What instructions do. What is fused has the first kind of these that is in it."""
+
 _COMPUTATION = re.compile(r"^(ENTRY )?%?([\w.\-]+) \(.*\{$", re.MULTILINE)
 _CALLED = re.compile(r"\b(?:calls|to_apply|body|condition)=%?([\w.\-]+)")
 _BRANCHES = re.compile(r"\bbranch_computations=\{([^}]*)\}")
@@ -18,6 +30,12 @@ _KINDS = "all-reduce|all-gather|reduce-scatter|collective-permute|all-to-all"
 # Of an asynchronous pair the end counts: its result is the exchange's, the start's has the operands in it too.
 _COLLECTIVE = re.compile(rf" = (.*?) ({_KINDS})(?:-done)?\(")
 _CHAIN = re.compile(r'chain_id="(\w+)"')
+_LABELS = re.compile(r" convolution\(.*dim_labels=(\w+)_(\w+)->\w+")
+_OPERATION = re.compile(r" = .*? ([\w\-]+)\(")
+_MOVES = frozenset(
+    {"copy", "copy-start", "copy-done", "transpose", "reshape", "bitcast", "broadcast", "pad", "slice"}
+)
+_FREE = frozenset({"parameter", "constant", "fusion", "tuple", "get-tuple-element", "convert"})
 _ARRAY = re.compile(r"\b([a-z]+)(\d*)\w*\[([\d,]*)\]")
 
 
@@ -52,7 +70,8 @@ class Module:
     def runs(self) -> Mapping[str, float]:
         """How often each computation runs; a loop of unknown trips counts once.
 
-        Branches of a conditional count alike, each as one of so many: as if paths were drawn evenly.
+        Branches of a conditional count alike, each as one of so many: as if paths were drawn evenly. A norm's second
+        pass does not count, as hardly any batch takes it.
         """
         runs = collections.defaultdict(float, {self.entry: 1.0})
         for name in reversed(list(self.computations)):
@@ -61,8 +80,10 @@ class Module:
                     runs[called] += runs[name] * (self._trips(line) or 1)
                 for found in _BRANCHES.findall(line):
                     branches = found.replace("%", "").split(", ")
-                    for branch in branches:
-                        runs[branch] += runs[name] / len(branches)
+                    # The first branch is that of a false condition.
+                    rare = f"/{SECOND_PASS}/" in line
+                    for number, branch in enumerate(branches):
+                        runs[branch] += runs[name] * (number == 0 if rare else 1 / len(branches))
         return runs
 
     @property
@@ -86,6 +107,34 @@ class Module:
                 for cycles in _CYCLES.findall(line)
             )
         )
+
+    def cycles_by_kind(self) -> dict[str, int]:
+        """The estimate, divided among `KINDS`."""
+        found = dict.fromkeys(KINDS, 0.0)
+        for name, lines in self.computations.items():
+            for line in lines:
+                for cycles in _CYCLES.findall(line):
+                    found[self._kind(line)] += self.runs[name] * int(cycles)
+        return {kind: round(cycles) for kind, cycles in found.items()}
+
+    def _kind(self, line: str) -> str:
+        within = self._within(line)
+        for left, right in _LABELS.findall("\n".join(within)):
+            if left.startswith("f"):  # the batch is what is summed over
+                return "kernel gradient"
+            return "input gradient" if right.endswith("oi") else "convolution"
+        operations = {found[1] for part in within if (found := _OPERATION.search(part))}
+        if operations & {"reduce", "reduce-window", "select-and-scatter"}:
+            return "reductions"
+        return "copies" if operations <= _MOVES | _FREE else "elementwise"
+
+    def _within(self, line: str) -> list[str]:
+        """An instruction and all that it calls."""
+        found = [line]
+        for called in _CALLED.findall(line):
+            for inner in self.computations.get(called, []):
+                found += self._within(inner)
+        return found
 
     def collectives(self) -> Iterator[Collective]:
         """The program's exchanges; one that is cut into a chain of fusions is one."""

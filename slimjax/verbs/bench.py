@@ -40,8 +40,11 @@ def _on_target(arguments: argparse.Namespace, config: ConfigDict) -> dict[str, A
     target = arguments.target
     if target in tpu.TARGETS and not tpu.is_attached():
         refuse(arguments, ["repeats"], f"nothing is timed: {target} is estimated.")
-        refuse(arguments, ["against"], f"PyTorch can be timed on this machine, not estimated for {target}.")
-        return step.estimate(config, target)
+        if arguments.against != "flax":
+            refuse(
+                arguments, ["against"], f"PyTorch can be timed on this machine, not estimated for {target}."
+            )
+        return step.estimate(config, target, arguments.against)
     if target == "cpu":
         use_cpu()
     start_jax()

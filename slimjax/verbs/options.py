@@ -218,7 +218,9 @@ def define_step(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--target", choices=BENCH_TARGETS, help="default: the attached device")
     parser.add_argument("--repeats", type=int, help="rounds, if steps are timed (default: 20)")
     parser.add_argument(
-        "--against", choices=["torch", "torch.compile"], help="time the same step in PyTorch too"
+        "--against",
+        choices=["flax", "torch", "torch.compile"],
+        help="the largest network's step in plain Flax too, or the whole step in PyTorch",
     )
 
 
