@@ -37,6 +37,9 @@ SAMPLE = 64
 MARGIN = 1.1
 """Times the memory there is, that a step is taken to need at least when it does not fit."""
 
+AROUND = MappingProxyType({"prepare": "augmentation", "draw": "paths", "update": "update"})
+"""The programs of a step that are no slot's, and what they do."""
+
 Answer = dict[str, Any]
 Programs = Mapping[str, Any]
 """The compiled programs of one step by name, in order."""
@@ -176,11 +179,20 @@ def account(programs: Programs, experiment: Experiment, chip: Chip) -> Answer:
         "utilisation": seconds and flops / seconds / chip.peak_flops,
         "mcycles": sum(module.cycles for module in modules.values()) / 1e6,
         "mcycles_by_program": {name: module.cycles / 1e6 for name, module in modules.items()},
+        "mcycles_by_kind": _by_kind(modules),
         "compute_ms": 1e3 * compute,
         "exchange_ms": 1e3 * exchange,
         "flops_per_chip": flops,
         "collectives": found,
     }
+
+
+def _by_kind(modules: Mapping[str, hlo.Module]) -> dict[str, float]:
+    """Mcycles of all slots together by what instructions do, and of the programs around them."""
+    slots = [module.cycles_by_kind() for name, module in modules.items() if name not in AROUND]
+    around = {what: modules[name].cycles for name, what in AROUND.items() if name in modules}
+    found = {kind: sum(slot[kind] for slot in slots) for kind in hlo.KINDS} | around
+    return {kind: cycles / 1e6 for kind, cycles in found.items()}
 
 
 def exchanged(modules: Iterable[hlo.Module]) -> dict[str, dict[str, int]]:
@@ -200,7 +212,7 @@ def step_flops(programs: Programs, micro_batches: int) -> float:
     """
     total = 0.0
     for name, program in programs.items():
-        repeats = 1 if name in ("prepare", "draw", "update") else micro_batches
+        repeats = 1 if name in AROUND else micro_batches
         total += repeats * program.cost_analysis().get("flops", 0.0)
     return total
 

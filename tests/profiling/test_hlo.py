@@ -77,6 +77,42 @@ ENTRY %main (x: f32[8,4]) -> f32[8,4] {
 """
 
 
+KINDS = """HloModule m
+
+%forward (x: f32[8]) -> f32[8] {
+  %c = f32[8]{0} convolution(%x, %w), window={size=3x3}, dim_labels=b01f_01io->b01f
+  ROOT %m = f32[] reduce(%c, %z), dimensions={0}, to_apply=%add
+}
+
+%norm (x: f32[8]) -> f32[8] {
+  %t = f32[8]{0} multiply(%x, %x)
+  ROOT %r = f32[] reduce(%t, %z), dimensions={0}, to_apply=%add
+}
+
+%moved (x: f32[8]) -> f32[8] {
+  ROOT %t = f32[8]{0} transpose(%x), dimensions={0}
+}
+
+%cheap (x: f32[8]) -> f32[8] {
+  ROOT %v = f32[8]{0} copy(%x), backend_config={"estimated_cycles":"100"}
+}
+
+%costly (x: f32[8]) -> f32[8] {
+  ROOT %v = f32[8]{0} copy(%x), backend_config={"estimated_cycles":"1000"}
+}
+
+ENTRY %main (x: f32[8]) -> f32[8] {
+  %a = f32[8]{0} fusion(%x), kind=kOutput, calls=%forward, backend_config={"estimated_cycles":"1"}
+  %b = f32[8]{0} convolution(%x, %w), dim_labels=bf_oi->bf, backend_config={"estimated_cycles":"2"}
+  %c = f32[8]{0} convolution(%x, %w), dim_labels=f01b_i01o->01bf, backend_config={"estimated_cycles":"4"}
+  %d = f32[8]{0} fusion(%x), kind=kLoop, calls=%norm, backend_config={"estimated_cycles":"8"}
+  %e = f32[8]{0} add(%x, %x), backend_config={"estimated_cycles":"16"}
+  %f = f32[8]{0} fusion(%x), kind=kLoop, calls=%moved, backend_config={"estimated_cycles":"32"}
+  ROOT %g = f32[8]{0} conditional(%p, %x, %x), branch_computations={%cheap, %costly}, METADATA
+}
+"""
+
+
 class Program:
     """A compiled program's text."""
 
@@ -100,6 +136,27 @@ def test_branches_count_as_if_each_were_as_likely():
     found = module(BRANCHES)
     assert found.cycles == 30 + (1000 + 500 + (1000 + 500) / 2) / 3
     assert [one.count for one in found.collectives()] == [pytest.approx(1 / 3 + 1 / 6)]
+
+
+SECOND = 'metadata={op_name="jit(f)/jvp(net)/norm/second_pass/cond"}'
+
+
+def test_a_second_pass_of_a_norm_does_not_count():
+    assert module(KINDS.replace("METADATA", SECOND)).cycles == 63 + 100
+    assert module(KINDS.replace(", METADATA", "")).cycles == 63 + 550
+
+
+def test_cycles_are_divided_by_what_instructions_do():
+    """What a convolution is fused with is the convolution's; a sum over the batch makes a kernel's gradient."""
+    found = module(KINDS.replace("METADATA", SECOND))
+    assert found.cycles_by_kind() == {
+        "convolution": 1,
+        "input gradient": 2,
+        "kernel gradient": 4,
+        "reductions": 8,
+        "elementwise": 16,
+        "copies": 32 + 100,
+    }
 
 
 def test_cycles_of_a_computation_that_nobody_calls_do_not_count():

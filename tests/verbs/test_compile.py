@@ -302,6 +302,7 @@ def test_command_answers_every_config_and_says_which_it_could_not(command, yield
     assert len(out.splitlines()) == 1
     assert (good["config"], good["fits"], good["micro_batches"]) == ("tiny.py", True, 2)
     assert set(good["mcycles_by_program"]) == {"prepare", "w1.00", "w0.50", "update"}
+    assert list(good["mcycles_by_kind"]) == [*hlo.KINDS, "augmentation", "update"]
     assert "expected a multiple of 16" in bad["error"]
 
 
