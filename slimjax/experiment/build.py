@@ -18,14 +18,13 @@ from ml_collections import ConfigDict
 from slimjax import algorithms, checks, models, sharding, supernet
 from slimjax.algorithms import Algorithm
 from slimjax.budgets import parse_resource
-from slimjax.cost import tiles
 from slimjax.data import augment, images, pipeline, sources
 from slimjax.data.dataset import Dataset, DatasetInfo
 from slimjax.errors import BadValue, UserError
 from slimjax.experiment.config import complete, validate
 from slimjax.nn.layers import BatchNorm
 from slimjax.nn.space import Subnet
-from slimjax.nn.widths import width_name
+from slimjax.nn.widths import TILE, width_name
 from slimjax.step import optimizers
 from slimjax.step.engine import Engine
 from slimjax.step.rungs import Cost
@@ -296,7 +295,7 @@ def _rung_cost(config: ConfigDict, net: Supernet, mesh: Mesh) -> Cost:
         config.train.batch_size // config.train.micro_batches // mesh.size,
     )
     if wanted == "auto":
-        in_lanes = mesh.devices.flat[0].platform == "tpu" and images < tiles.TILE
+        in_lanes = mesh.devices.flat[0].platform == "tpu" and images < TILE
         wanted = "tile_macs" if in_lanes else "macs"
     try:
         return parse_resource(wanted).cost(net)

@@ -134,8 +134,9 @@ class Space:
         step, the fewest, and full size."""
         if isinstance(axis, Choice):
             return np.arange(len(axis))
-        if axis.counts:
-            return np.array(axis.counts)
+        if counts := axis.only(self.rounding):
+            fewest = int(self.lowest[self.index[axis.name]])
+            return np.array([count for count in counts if count >= fewest])
         low, step = int(self.lowest[self.index[axis.name]]), axis.step(self.rounding)
         return np.unique([low, *range(-(-low // step) * step, axis.channels, step), axis.channels])
 
@@ -270,8 +271,8 @@ class Space:
         """The legal entries of an axis, in words."""
         if isinstance(axis, Choice):
             return f"0 to {axis.last}, for {', '.join(axis.options)}"
-        if axis.counts:
-            return ", ".join(map(str, axis.counts))
+        if axis.only(self.rounding):
+            return ", ".join(map(str, self.legal(axis)))
         return f"{low} to {axis.channels} in steps of {axis.step(self.rounding)}"
 
     def _off_grid(self, group: Group) -> tuple[int, ...]:
@@ -282,7 +283,7 @@ class Space:
     def _legal(self, axis: Axis, entry: float, low: int) -> bool:
         if not isinstance(entry, int | np.integer) or isinstance(entry, bool):
             return False
-        if isinstance(axis, Choice) or axis.counts:
+        if isinstance(axis, Choice) or axis.only(self.rounding):
             return bool(np.isin(entry, self.legal(axis)))
         on_grid = entry % axis.step(self.rounding) == 0 or entry in self._off_grid(axis)
         return bool(on_grid and low <= entry <= axis.channels)

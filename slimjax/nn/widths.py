@@ -29,20 +29,25 @@ from slimjax.nn.dropout import Dropout
 Count = TypeVar("Count", int, np.ndarray, jax.Array)
 
 
+TILE = 128
+"""Channels that a TPU computes at once: 107 take as long as 128, and 136 twice as long."""
+
+
 @dataclasses.dataclass(frozen=True)
 class Rounding:
-    """How a fractional channel count becomes an integer one. All three policies occur in the papers.
+    """How a fractional channel count becomes an integer one. The first three policies occur in the papers.
 
     - `make_divisible`: nearest multiple of `divisor`, one step up if that loses over 10 % (US-Net);
     - `truncate`: int(value) (Joslim, S-ResNet-50);
-    - `multiple`: nearest multiple of `divisor`, at least one of them.
+    - `multiple`: nearest multiple of `divisor`, at least one of them;
+    - `tile`: nearest whole tile, and up to one tile as `multiple`: what a TPU computes without waste.
 
     >>> from slimjax import Rounding
     >>> [Rounding(policy, 8)(0.35 * 32) for policy in Rounding.POLICIES]
-    [16, 11, 8]
+    [16, 11, 8, 8]
     """
 
-    POLICIES: ClassVar = ("make_divisible", "truncate", "multiple")
+    POLICIES: ClassVar = ("make_divisible", "truncate", "multiple", "tile")
 
     policy: str = "make_divisible"
     divisor: int = 8
@@ -59,8 +64,9 @@ class Rounding:
         values = np.asarray(values, np.float64)
         if self.policy == "truncate":
             return np.maximum(1, np.trunc(values)).astype(np.int64)
-        nearest = np.floor((values + self.divisor / 2) / self.divisor).astype(np.int64) * self.divisor
-        if self.policy == "multiple":
+        step = np.where((self.policy == "tile") & (values > TILE), TILE, self.divisor)
+        nearest = np.floor((values + step / 2) / step).astype(np.int64) * step
+        if self.policy in ("multiple", "tile"):
             return np.maximum(self.divisor, nearest)
         # The papers' minimum is 1, not the divisor: it matters below half a divisor only.
         rounded = np.maximum(1, nearest)
@@ -143,14 +149,22 @@ class Group:
     def at(self, fractions: float | np.ndarray, rounding: Rounding) -> np.ndarray:
         """Channels at fractions, in (0, 1], of the full size; int64, shaped like them."""
         own = 1 if rounding.policy == "truncate" else self.quantum
-        if self.counts:
+        if (counts := self.only(rounding)) and not self.fixed:
             wanted = self.channels * np.asarray(fractions, np.float64)[..., None]
-            return np.asarray(self.counts)[np.abs(wanted - self.counts).argmin(-1)]
+            return np.asarray(counts)[np.abs(wanted - counts).argmin(-1)]
         quantum = math.lcm(own, self.multiple_of)
         counts = np.minimum(
             self.channels, quantum * rounding.counts(self.channels * np.asarray(fractions) / quantum)
         )
         return np.where(np.equal(fractions, 1) | self.fixed, self.channels, counts)
+
+    def only(self, rounding: Rounding) -> tuple[int, ...]:
+        """The only legal counts, ascending, where they are not simply multiples of a step; empty: they are."""
+        if self.counts or rounding.policy != "tile":
+            return self.counts
+        step, tile = (math.lcm(size, self.multiple_of) for size in (rounding.divisor, TILE))
+        below, whole = range(step, min(tile, self.channels), step), range(tile, self.channels, tile)
+        return (*below, *whole, self.channels)
 
     def step(self, rounding: Rounding) -> int:
         """Distance between legal channel counts."""

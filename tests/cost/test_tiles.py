@@ -1,5 +1,7 @@
 """Costs in whole tiles, and what rungs make of them."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 
@@ -11,6 +13,7 @@ from slimjax.cost.tiles import padded
 from slimjax.errors import BadValue
 from slimjax.experiment import recipes
 from slimjax.experiment.build import build
+from slimjax.nn.widths import Rounding
 
 NET = named("resnet8", channels=(8, 16, 32))
 
@@ -64,3 +67,18 @@ def test_a_cost_of_rungs_that_is_none_is_named(wanted, message):
     config.engine.rung_cost = wanted
     with pytest.raises(BadValue, match=message):
         build(config)
+
+
+def test_a_space_in_tiles_has_no_width_that_wastes_one():
+    net = dataclasses.replace(named("resnet8", channels=(64, 160, 320)), rounding=Rounding("tile", 8))
+    index = net.space.index["stage3/block1"]
+    assert net.space.legal(net.space.axes[index]).tolist() == [*range(80, 128, 8), 128, 256, 320]
+    subnet = net.space.largest.copy()
+    for count, legal in ((96, True), (136, False), (256, True), (300, False)):
+        subnet[index] = count
+        if legal:
+            net.space.check(subnet)
+        else:
+            with pytest.raises(BadValue, match="128, 256, 320"):
+                net.space.check(subnet)
+    assert (net.space.random(100, seed=0)[:, index] != 136).all()

@@ -57,6 +57,16 @@ def test_truncation_rounds_an_expanded_group_on_its_own():
     assert Group("hidden", 96, quantum=6).at(0.42, Rounding("truncate")) == 40
 
 
+def test_tiles_are_whole_above_the_first():
+    rounding = Rounding("tile", 8)
+    wide = Group("g", 320)
+    assert wide.only(rounding) == (*range(8, 128, 8), 128, 256, 320)
+    assert [wide.at(w, rounding) for w in (0.05, 0.3, 0.5, 0.7, 0.95, 1.0)] == [16, 96, 128, 256, 320, 320]
+    assert Group("g", 60).only(rounding) == (*range(8, 60, 8), 60)
+    assert Group("g", 320, fixed=True).at(0.5, rounding) == 320
+    assert Group("g", 240, multiple_of=3).only(rounding) == (*range(24, 240, 24), 240)
+
+
 def test_multiple_of_holds_under_every_rounding():
     group = Group("g", 48, multiple_of=3)
     counts = {

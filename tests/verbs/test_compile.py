@@ -110,6 +110,18 @@ def test_gradients_and_metrics_are_all_that_a_step_exchanges(compiled):
     assert 1 < found["bytes"] / (4 * numbers) < 1.2
 
 
+def test_a_norm_exchanges_once_in_each_direction():
+    """Mean and variance together; then the gradient and the metrics of the whole step, once."""
+    config = tiny()
+    config.batch_norm.statistics = "global"
+    experiment = build(config)
+    programs, _ = compile.compile_steps(experiment, lambda: None)
+    norms = sum(layer.kind == "BatchNorm" for layer in experiment.net.records)
+    found = compile.exchanged(map(hlo.Module.of, programs.values()))["all-reduce"]
+    assert norms == 7
+    assert found["count"] == 2 * 2 * norms + 1
+
+
 def test_exchange_takes_what_a_ring_sends_over_the_links(compiled):
     experiment, programs = compiled
     answer = compile.account(programs, experiment, CHIPS["v5e"])
