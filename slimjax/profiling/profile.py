@@ -20,6 +20,7 @@ from slimjax.checks import check, check_fields, if_given, integer, number, one_o
 from slimjax.cost import units
 from slimjax.cost.latency import Entry, LatencyTable, Staircase
 from slimjax.cost.units import Unit
+from slimjax.nn.widths import TILE
 from slimjax.profiling import meters, sweep
 from slimjax.profiling.meters import Reading
 from slimjax.profiling.readings import Readings, Task
@@ -133,7 +134,8 @@ def run(request: ProfileRequest, points: int = 5) -> tuple[LatencyTable, dict[st
 
     Args:
       points: channel counts along each axis of a unit with two; one axis alone gets their square, three get
-        one fewer each.
+        one fewer each. On a TPU, with fewer images than a tile has lanes, there are both sides of as many edges of
+        tiles instead, where latency jumps.
 
     Raises:
       UserError: unknown names, or a device that is not there.
@@ -142,7 +144,8 @@ def run(request: ProfileRequest, points: int = 5) -> tuple[LatencyTable, dict[st
     check("points", points, integer(3))
     net = request.net()
     parts = units.divide(net.records)
-    grids = choose_grids(parts, net, points)
+    in_lanes = request.target.startswith("tpu") and request.batch < TILE
+    grids = choose_grids(parts, net, points, TILE if in_lanes else None)
     tasks = [sweep.OVERHEAD, *(task for key, grid in grids.items() for task in _tasks(key, grid))]
     with request.askers() as (hello, askers):
         readings = request.readings(hello, {"points": points})
@@ -160,12 +163,29 @@ def _digest(words: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(words, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def choose_grids(parts: Sequence[Unit], net: Supernet, points: int) -> dict[str, Grid]:
-    """For each key, channel counts over all that the space allows, on its rounding's steps."""
+def choose_grids(
+    parts: Sequence[Unit], net: Supernet, points: int, tile: int | None = None
+) -> dict[str, Grid]:
+    """For each key, channel counts over all that the space allows, on its rounding's steps.
+
+    Args:
+      tile: channels that the hardware computes at once; None: no edge of it is looked for.
+    """
     return {
-        key: tuple(_spread(counts, _count(len(axes), points)) for counts in axes)
+        key: tuple(_along(counts, _count(len(axes), points), tile) for counts in axes)
         for key, axes in units.legal_counts(parts, net.space).items()
     }
+
+
+def _along(legal: np.ndarray, count: int, tile: int | None) -> np.ndarray:
+    """Counts of one axis: evenly spread; or the ends and both sides of edges of tiles, if it has any within."""
+    edges = np.arange(tile, legal[-1], tile) if tile else np.array([], int)
+    edges = edges[edges >= legal[0]]
+    if not len(edges):
+        return _spread(legal, count)
+    some = edges[np.unique(np.linspace(0, len(edges) - 1, min(count - 1, len(edges))).astype(int))]
+    sides = [side for edge in some for side in (legal[legal <= edge][-1], legal[legal > edge][0])]
+    return np.unique([legal[0], *sides, legal[-1]])
 
 
 def staircase_tasks(entries: Mapping[str, Entry], parts: Sequence[Unit], net: Supernet) -> list[Task]:

@@ -191,6 +191,27 @@ def test_grids_cover_the_space_on_its_steps():
     assert {len(axis) for axis in grids[parts[3].key]} <= {3, 4, 5}
 
 
+def test_grids_have_both_sides_of_the_edges_of_tiles():
+    net = named("resnet18", num_classes=10, image_size=32)
+    parts = units.divide(net.records)
+    grids = profile.choose_grids(parts, net, points=5, tile=128)
+    found = {}
+    for part in parts:
+        for group, axis in zip(part.axes, grids[part.key], strict=True):
+            legal = net.space.legal(group)
+            found[group.channels] = axis.tolist()
+            assert set(axis.tolist()) <= set(legal.tolist())
+            assert len(axis) <= 2 * 5 * 5
+    assert found[512] == [215, 256, 257, 384, 385, 512]
+    assert found[256] == [107, 128, 129, 256]
+    plain = profile.choose_grids(parts, net, points=5)
+    assert all(
+        len(axis) < 30 and (axis.tolist() == other.tolist() or axis[-1] > 128)
+        for key in grids
+        for axis, other in zip(grids[key], plain[key], strict=True)
+    )
+
+
 def test_costing_many_subnets_is_timed_by_cost(capsys):
     answer = run(capsys, "bench", "costs", "--model", "resnet8", "--subnets", "1000")
     assert answer["seconds_by_cost"].keys() == {"macs", "params", "peak_memory"}
