@@ -5,6 +5,7 @@ import importlib.util
 import pytest
 
 from slimjax.errors import UserError
+from slimjax.nn.widths import Widths
 from slimjax.profiling import hlo, tpu
 from slimjax.profiling.chips import CHIPS
 from slimjax.verbs import options
@@ -290,3 +291,35 @@ def test_step_is_estimated_for_a_tpu_that_is_not_there():
     assert answer["compiles_after_warmup"] == 0
     # So small a network costs the same at any width: lanes of 128 channels are filled up.
     assert 0 < min(answer["slices"]) < answer["sandwich"] < 1.2 * sum(answer["slices"])
+
+
+@needs_libtpu
+@pytest.mark.parametrize("two_pass", [False, True])
+def test_statistics_of_a_norm_are_taken_where_the_convolution_writes(two_pass):
+    """A bottleneck's forward pass at 56x56 has no reduction of its own, unless variances take a second pass."""
+    import jax
+    import jax.numpy as jnp
+    from flax import linen as nn
+
+    from slimjax import BatchNorm, Conv, FeatureMap, Group
+
+    narrow, wide = Group("narrow", 64), Group("wide", 256)
+
+    class Bottleneck(nn.Module):
+        @nn.compact
+        def __call__(self, value):
+            x = y = FeatureMap(value, wide, Widths())
+            for number, (group, side) in enumerate([(narrow, 1), (narrow, 3), (wide, 1)]):
+                y = Conv(group, side, dtype=jnp.bfloat16, name=f"conv{number}")(y)
+                y = BatchNorm(two_pass=two_pass, name=f"norm{number}")(y, True)
+                y = y.map(jax.nn.relu) if number < 2 else y
+            return (x + y).map(jax.nn.relu).value
+
+    chip = jax.sharding.SingleDeviceSharding(tpu.compile_only_devices("v5e:2x2")[0])
+    place = lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=chip)  # noqa: E731
+    x = place(jax.ShapeDtypeStruct((64, 56, 56, 256), jnp.bfloat16))
+    variables = jax.tree.map(place, jax.eval_shape(Bottleneck().init, jax.random.key(0), x))
+    program = jax.jit(lambda variables, x: Bottleneck().apply(variables, x)).lower(variables, x).compile()
+    kinds = hlo.Module.of(program).cycles_by_kind()
+    assert kinds["convolution"] > 0
+    assert (kinds["reductions"] > 0.05 * kinds["convolution"]) == two_pass
