@@ -322,7 +322,7 @@ def test_ranges_of_the_page_are_those_that_the_header_has_commands_for():
 LIKE_OTHERS = (
     "classes=100|resnet32|resnet44|digits_autoslim|imagenet_autoslim:model=(?!autoslim_mnasnet)|v3_small|imagenet_usnet:model=resnet50"
     "|cifar_joslim.*net56|imagenet_joslim|(cifar|imagenet)_bignas"
-    "|(wpc|jst).*net5|imagenet(100)?_tfnas"
+    "|(wpc|jst).*net5|imagenet(100)?_tfnas|imagenet2048"
 )
 TRACED = [name for name in combinations() if not re.search(LIKE_OTHERS, name)]
 

@@ -261,6 +261,17 @@ def imagenet_usnet() -> ConfigDict:
     return config
 
 
+def at_batch(config: ConfigDict, size: int) -> ConfigDict:
+    """A recipe in batches of another size: the rate follows the batch, and rises for five epochs at least.
+
+    Paper: Goyal et al., Accurate, Large Minibatch SGD: Training ImageNet in 1 Hour, 2017, sections 2.1 and 2.2.
+    """
+    config.optimizer.learning_rate *= size / config.train.batch_size
+    config.optimizer.warmup_epochs = max(5.0, config.optimizer.warmup_epochs)
+    config.train.batch_size = size
+    return config
+
+
 def imagenet_autoslim() -> ConfigDict:
     """The supernets that AutoSlim slims: trained as US-Nets for 50 epochs, on all but 50,000 images.
 
