@@ -10,7 +10,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from slimjax.bench import bisampling, costs, elasticity, rescore, search, step, table
+from slimjax.bench import bisampling, costs, elasticity, rescore, search, staircase, step, table
 from slimjax.bench.claims import decide
 from slimjax.experiment import config_file
 from slimjax.profiling import tpu
@@ -83,6 +83,14 @@ def run_elasticity(arguments: argparse.Namespace, overrides: list[str]) -> None:
     print_answer(arguments, elasticity.run(arguments.subnets, arguments.seed, **fields))
 
 
+def run_staircase(arguments: argparse.Namespace, overrides: list[str]) -> None:
+    del overrides
+    use_cpu()
+    print_answer(
+        arguments, staircase.run(arguments.table, **given(arguments, "trials", "seeds", "cost_model"))
+    )
+
+
 def run_rescore(arguments: argparse.Namespace, overrides: list[str]) -> None:
     del overrides
     given = arguments.model, arguments.subnets, arguments.batch, arguments.repeats
@@ -98,6 +106,7 @@ TOOLS: Mapping[str, Callable[[argparse.Namespace, list[str]], None]] = MappingPr
         "costs": run_costs,
         "search": run_search,
         "elasticity": run_elasticity,
+        "staircase": run_staircase,
         "rescore": run_rescore,
     }
 )

@@ -280,6 +280,16 @@ def define_elasticity(parser: argparse.ArgumentParser) -> None:
     define_sweep(parser)
 
 
+def define_staircase(parser: argparse.ArgumentParser) -> None:
+    _add_json(parser)
+    parser.add_argument("--table", required=True, help="a latency table; slimjax profile makes one")
+    parser.add_argument("--trials", type=int, help="of each search (default: 100)")
+    parser.add_argument("--seeds", type=int, help="searches of each kind (default: 3)")
+    parser.add_argument(
+        "--cost-model", choices=["gp", "exact"], help="what the optimiser knows of costs (default: exact)"
+    )
+
+
 BENCHES: Commands = MappingProxyType(
     {
         "claims": ("Decide the papers' claims on small real data.", define_claims),
@@ -303,6 +313,10 @@ BENCHES: Commands = MappingProxyType(
         "elasticity": (
             "Scale random architectures to targets by a latency table: how near they come, and how fast.",
             define_elasticity,
+        ),
+        "staircase": (
+            "Search a table's network by MACs and by milliseconds, with a made-up loss: what steps of latency give.",
+            define_staircase,
         ),
         "rescore": (
             "Time scoring many subnets against as many masked forward passes.",

@@ -31,6 +31,7 @@ LEAST = {
     "bench costs": ["--model", "resnet8"],
     "bench search": [],
     "bench elasticity": [],
+    "bench staircase": ["--table", "t.json"],
     "bench bisampling": ["--config", DIGITS],
     "bench rescore": ["--model", "resnet8"],
 }
