@@ -10,7 +10,8 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from slimjax.bench import bisampling, costs, elasticity, rescore, search, staircase, step, table
+from slimjax.bench import bisampling, costs, device, elasticity, rescore, search, staircase, step, table
+from slimjax.bench import input as bench_input
 from slimjax.bench.claims import decide
 from slimjax.experiment import config_file
 from slimjax.profiling import tpu
@@ -83,6 +84,18 @@ def run_elasticity(arguments: argparse.Namespace, overrides: list[str]) -> None:
     print_answer(arguments, elasticity.run(arguments.subnets, arguments.seed, **fields))
 
 
+def run_device(arguments: argparse.Namespace, overrides: list[str]) -> None:
+    fields = given(arguments, "minutes")
+    answer = device.run(arguments.out, configs=arguments.config or (), overrides=overrides, **fields)
+    print_answer(arguments, answer)
+
+
+def run_input(arguments: argparse.Namespace, overrides: list[str]) -> None:
+    use_cpu()
+    config = config_file.load(arguments.config, overrides)
+    print_answer(arguments, bench_input.run(config, **given(arguments, "batches")))
+
+
 def run_staircase(arguments: argparse.Namespace, overrides: list[str]) -> None:
     del overrides
     use_cpu()
@@ -106,6 +119,8 @@ TOOLS: Mapping[str, Callable[[argparse.Namespace, list[str]], None]] = MappingPr
         "costs": run_costs,
         "search": run_search,
         "elasticity": run_elasticity,
+        "device": run_device,
+        "input": run_input,
         "staircase": run_staircase,
         "rescore": run_rescore,
     }

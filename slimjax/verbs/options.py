@@ -280,6 +280,21 @@ def define_elasticity(parser: argparse.ArgumentParser) -> None:
     define_sweep(parser)
 
 
+def define_input(parser: argparse.ArgumentParser) -> None:
+    _add_json(parser)
+    _add_config(parser)
+    parser.add_argument("--batches", type=int, help="that are timed (default: 50)")
+
+
+def define_device(parser: argparse.ArgumentParser) -> None:
+    _add_json(parser)
+    parser.add_argument("--out", required=True, help="a JSON file; a page and a latency table come beside it")
+    parser.add_argument("--minutes", type=float, help="after which no part begins (default: 10)")
+    parser.add_argument(
+        "--config", nargs="+", metavar="FILE", help="steps to time instead of the usual ones; takes overrides"
+    )
+
+
 def define_staircase(parser: argparse.ArgumentParser) -> None:
     _add_json(parser)
     parser.add_argument("--table", required=True, help="a latency table; slimjax profile makes one")
@@ -314,6 +329,11 @@ BENCHES: Commands = MappingProxyType(
             "Scale random architectures to targets by a latency table: how near they come, and how fast.",
             define_elasticity,
         ),
+        "device": (
+            "Measure everything on the attached device: steps, input, a latency table; goes on where it stopped.",
+            define_device,
+        ),
+        "input": ("Time how many images a second the host makes ready.", define_input),
         "staircase": (
             "Search a table's network by MACs and by milliseconds, with a made-up loss: what steps of latency give.",
             define_staircase,

@@ -32,6 +32,8 @@ LEAST = {
     "bench search": [],
     "bench elasticity": [],
     "bench staircase": ["--table", "t.json"],
+    "bench device": ["--out", "d.json"],
+    "bench input": ["--config", DIGITS],
     "bench bisampling": ["--config", DIGITS],
     "bench rescore": ["--model", "resnet8"],
 }
