@@ -32,11 +32,13 @@ LARGE = (
     "--config.data.image_size=224",
     "--config.data.channels=3",
     "--config.data.num_classes=1000",
+    "--config.data.statistics=imagenet",
+    "--config.data.augment=none",
     "--config.data.holdout=0",
     "--config.train.batch_size=64",
     "--config.devices=1",
 )
-SMALL = ("--config.data.name=synthetic", "--config.data.image_size=32", "--config.devices=1")
+SMALL = ("--config.data.name=synthetic", "--config.data.statistics=cifar10", "--config.devices=1")
 NETWORKS = ("resnet50", "resnet18", "us_mobilenet_v2")
 
 _HELLO = """

@@ -158,7 +158,8 @@ def run(config: ConfigDict, repeats: int = 20, against: str | None = None) -> di
     `compiles_after_warmup` of `FRESH` further proposals, and `macs_to_slices`, their mean cost over exact slices;
     with `against`, what it is, its milliseconds (`against_full` or `against_sandwich`), and ours over it
     (`ratio_to_against`);
-    `peak_bytes` of a step on a device, by the compiler's account; and the machine.
+    `peak_bytes` of a step on a device, by the compiler's account, and `measured_peak_bytes`, which only accelerators
+    say; and the machine.
     """
     check("repeats", repeats, integer(1))
     experiment = build(config)
@@ -168,16 +169,16 @@ def run(config: ConfigDict, repeats: int = 20, against: str | None = None) -> di
     runners: dict[Any, Callable[[], None]] = {
         "sandwich": runner(experiment, arms.step, algorithm.init(0), batch, arms.proposals)
     }
+    for _ in range(DRAWS):  # warm-up: every proposal is seen once
+        runners["sandwich"]()
+    more: dict[str, Any] = {"measured_peak_bytes": _measured_peak_bytes(experiment)}
     for subnet in arms.subnets():
         alone = arms.alone(subnet)
         runners[subnet] = runner(experiment, alone, engine.init(0, alone.slots), batch)
     penalised = arms.penalised()
     knobs = {"penalty": {"strength": np.float32(1e-4), "clip": np.float32(1.0)}}
     runners["penalised",] = runner(experiment, penalised, engine.init(0, penalised.slots, knobs), batch)
-    for _ in range(DRAWS):  # warm-up: every proposal is seen once
-        runners["sandwich"]()
     with contextlib.ExitStack() as stack:
-        more: dict[str, Any] = {}
         if against == "flax":
             runners["flax",] = _flax_runner(experiment, batch)
         elif against:
@@ -227,6 +228,12 @@ def estimate(config: ConfigDict, target: str, against: str | None = None) -> dic
         raise RunError(f"{target}: {str(error).splitlines()[0]} Try a smaller train.batch_size.") from error
     device = f"1 x {chip.device_kind}, compiler estimate"
     return arms.answer(costs, costs["sandwich"], **more, unit="Mcycles", device=device)
+
+
+def _measured_peak_bytes(experiment: Experiment) -> int | None:
+    """The most that this process has had on a device so far."""
+    found = experiment.mesh.devices.flat[0].memory_stats()
+    return found.get("peak_bytes_in_use") if found else None
 
 
 def _against_flax(ours: float, theirs: float) -> dict[str, Any]:
