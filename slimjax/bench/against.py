@@ -51,6 +51,7 @@ def _spec(side: str, experiment: Experiment) -> dict[str, Any]:
         "stem_stride": model.stem_stride,
         "image_shape": experiment.net.image_shape,
         "batch": config.train.batch_size,
+        "dtype": config.model.dtype,
         "label_smoothing": config.train.label_smoothing,
         "affine": list(dict.fromkeys(slot.affine for slot in slots)),
         "slots": [{"affine": s.affine, "stats": s.stats is not None, "target": s.target} for s in slots],

@@ -1,12 +1,14 @@
 """The same training step in PyTorch, in a process of its own: `python -m slimjax.bench.torch_side`.
 
 The first line of stdin is a JSON object that describes network and step, each further one the widths of one
-step; every line is answered by one. CIFAR ResNets, channels-first, weights sliced to each subnet's size,
-batch statistics kept, one backward pass per subnet and one fused update: how one writes it there.
+step; every line is answered by one. CIFAR ResNets, weights sliced to each subnet's size, batch statistics kept, one
+backward pass per subnet and one fused update: how one writes it there. On a GPU, if there is one: then arrays lie
+channels-last, and bfloat16 is autocast.
 """
 
 from __future__ import annotations
 
+import functools
 import os
 from collections.abc import Mapping
 from typing import Any
@@ -76,10 +78,16 @@ class Step:
     """One training step: every slot's loss, its gradient added to the others', one update."""
 
     def __init__(self, spec: Mapping[str, Any]) -> None:
-        self.spec, self.net = spec, Network(spec)
+        self.spec, self.on_gpu = spec, torch.cuda.is_available()
+        torch.set_default_device("cuda" if self.on_gpu else "cpu")
+        self.net = Network(spec)
         self.forward = torch.compile(self.net) if spec["compile"] else self.net
         height, columns, channels = spec["image_shape"]
-        self.images = torch.randn(spec["batch"], channels, height, columns)
+        form = torch.channels_last if self.on_gpu else torch.contiguous_format
+        self.images = torch.randn(spec["batch"], channels, height, columns).to(memory_format=form)
+        self.cast = functools.partial(
+            torch.autocast, "cuda" if self.on_gpu else "cpu", torch.bfloat16, spec["dtype"] == "bfloat16"
+        )
         self.labels = torch.randint(spec["classes"], (spec["batch"],))
         self.optimizer = torch.optim.SGD(self.net.trainable, **spec["optimizer"], fused=True)
 
@@ -87,10 +95,13 @@ class Step:
         self.optimizer.zero_grad(set_to_none=True)
         teacher = None
         for slot, width in zip(self.spec["slots"], widths, strict=True):
-            logits = self.forward(self.images, width, slot["affine"], slot["stats"])
+            with self.cast():
+                logits = self.forward(self.images, width, slot["affine"], slot["stats"]).float()
             self._loss(logits, slot["target"], teacher).backward()
             teacher = logits.detach().softmax(-1) if teacher is None else teacher
         self.optimizer.step()
+        if self.on_gpu:
+            torch.cuda.synchronize()
 
     def _loss(self, logits: torch.Tensor, target: str, teacher: torch.Tensor | None) -> torch.Tensor:
         smoothing = self.spec["label_smoothing"]
