@@ -26,16 +26,11 @@ from flax import linen as nn
 from slimjax.nn.choices import Window
 from slimjax.nn.convolution import convolve, dense_kernel
 from slimjax.nn.feature_map import Axis, FeatureMap, full_length, mask_axis, narrow, static_length
+from slimjax.nn.moments import moments
 from slimjax.nn.switch import saved
 from slimjax.nn.widths import Group
 
 Initializer = Callable[[jax.Array, tuple[int, ...]], jax.Array]
-
-FAR = 32.0
-"""Means that are further from zero than so many deviations take a second pass for the variance."""
-
-SECOND_PASS = "second_pass"
-"""The name of that pass in a program: it hardly ever runs, so no estimate counts it."""
 
 
 class Layer(nn.Module):
@@ -235,10 +230,8 @@ class BatchNorm(SlimLayer):
     `batch_stats.blend` makes running or cumulative averages of them. Outside training the collection is
     read. Statistics and normalisation are float32, whatever smaller type the convolutions compute in.
 
-    The mean and the variance come from one pass over the batch, E[x^2] - E[x]^2, which accelerators compute while a
-    convolution writes its result, and from one exchange between devices. Where rounding could spoil the difference,
-    because a mean is far from zero (`FAR`), a float32 batch takes a second pass, about the mean; values of half
-    precision have no digits left there that a second pass could save. float64 and calibration always take both.
+    Mean and variance come from one pass over the batch, and from one exchange between devices (`moments`). float64 and
+    calibration take two passes.
 
     Args:
       epsilon: added to the variance.
@@ -266,10 +259,16 @@ class BatchNorm(SlimLayer):
     def __call__(self, x: FeatureMap, train: bool) -> FeatureMap:
         value = x.value.astype(wide(x.value.dtype))
         if train:
-            moments = saved(self._moments(x, value))
+            exact = self.two_pass or x.widths.exact or value.dtype == jnp.float64
+            found = moments(value, self._averager(x, self.sync), exact, mends=x.value.dtype == jnp.float32)
+            found = saved(found)
             if self.is_mutable_collection("batch_stats"):
-                self._store(x, moments, count=value[..., 0].size)
-            mean, variance = self._on_each_device(x, moments)
+                self._store(x, found, count=value[..., 0].size)
+            if (
+                self.sync and x.widths.batch_axis
+            ):  # of each device: gradients are added up once, not at each use
+                found = jax.lax.pcast(found, x.widths.batch_axis, to="varying")
+            mean, variance = found
         else:
             mean, variance = (_spread(statistic, value) for statistic in self._load(x))
         scale = jax.lax.rsqrt(variance + self.epsilon)
@@ -280,35 +279,12 @@ class BatchNorm(SlimLayer):
             value += _spread(self.weight("bias", zeros, (x.group,), x, "affine"), value)
         return x.with_value(value.astype(x.value.dtype))
 
-    def _moments(self, x: FeatureMap, value: jax.Array) -> jax.Array:
-        """Mean and (biased) variance of the batch: [2, 1, ..., 1, channels]."""
-        average = self._averager(x, self.sync)
-        mean_of = functools.partial(jnp.mean, axis=tuple(range(value.ndim - 1)), keepdims=True)
-        about = lambda mean: average(mean_of(jnp.square(value - mean)))  # noqa: E731
-        if self.two_pass or x.widths.exact or value.dtype == jnp.float64:
-            mean = average(mean_of(value))
-            return jnp.stack([mean, about(mean)])
-        mean, square = average(jnp.stack([mean_of(value), mean_of(jnp.square(value))]))
-        variance = square - jnp.square(mean)
-        better = jnp.maximum(variance, 0)
-        if x.value.dtype == jnp.float32:
-            far = jnp.any(jnp.square(mean) > FAR**2 * variance)
-            with jax.named_scope(SECOND_PASS):
-                better = jax.lax.cond(far, lambda: about(mean), lambda: better)
-        # However the value was found, the gradient is that of the difference: it has lost no digits.
-        return jnp.stack([mean, variance + jax.lax.stop_gradient(better - variance)])
-
-    def _on_each_device(self, x: FeatureMap, moments: jax.Array) -> jax.Array:
-        """What all devices share, as a value of each: then their gradients are added up once, not at each use."""
-        axis = x.widths.batch_axis
-        return jax.lax.pcast(moments, axis, to="varying") if self.sync and axis else moments
-
     def _averager(self, x: FeatureMap, wanted: bool) -> Callable[[jax.Array], jax.Array]:
         """The mean over the devices that share the batch, if it is wanted and there are any."""
         axis = x.widths.batch_axis
         return functools.partial(jax.lax.pmean, axis_name=axis) if wanted and axis else lambda value: value
 
-    def _store(self, x: FeatureMap, moments: jax.Array, count: int) -> None:
+    def _store(self, x: FeatureMap, found: jax.Array, count: int) -> None:
         variables = self._statistics(x)
         if self.is_initializing():
             return
@@ -317,7 +293,7 @@ class BatchNorm(SlimLayer):
         correction = count / (count - 1) if self.unbiased and count > 1 else 1.0
         average = self._averager(x, not self.sync)
         mask = x.width_of(x.group).mask()
-        mean, variance = moments
+        mean, variance = found
         for variable, batch in zip(variables, (mean, variance * correction), strict=True):
             new = average(batch).reshape(-1)
             owned = variable.value[: new.size]

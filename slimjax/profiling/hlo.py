@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from slimjax.nn.layers import SECOND_PASS
+from slimjax.nn.moments import SECOND_PASS
 
 KINDS = (
     "convolution",
