@@ -69,7 +69,7 @@ class Resource:
         if not hasattr(count, "soft"):
             raise BadValue(
                 "resource",
-                f"expected a cost with a slope, which {self.name} has not: {RESOURCES[self.name]}.",
+                f"expected a smooth cost that is a sum over layers, not {self.name}: {RESOURCES[self.name]}.",
             )
         return count.soft
 

@@ -22,6 +22,14 @@ from slimjax.step import optimizers
 from slimjax.step.engine import POLICIES
 
 
+_ENGINE = MappingProxyType(
+    {"policy": "auto", "rung_cost": "auto", "max_programs": 16, "compile_behind": True, "remat": False}
+)
+_NORM = MappingProxyType(
+    {"statistics": "global", "variance": "one_pass", "momentum": 0.1, "unbiased": True, "affine": True}
+)
+
+
 def default_config() -> ConfigDict:
     """All fields of a run. Config files start from here (through `slimjax.experiment.recipes`) and change a few."""
     return ConfigDict(
@@ -53,20 +61,8 @@ def default_config() -> ConfigDict:
                 "options": {},  # further arguments of the model's class
             },
             "algorithm": {"name": "usnet"},
-            "engine": {
-                "policy": "auto",
-                "rung_cost": "auto",
-                "max_programs": 16,
-                "compile_behind": True,
-                "remat": False,
-            },
-            "batch_norm": {
-                "statistics": "global",
-                "variance": "one_pass",
-                "momentum": 0.1,
-                "unbiased": True,
-                "affine": True,
-            },
+            "engine": dict(_ENGINE),
+            "batch_norm": dict(_NORM),
             "train": {
                 "batch_size": 128,
                 "epochs": 10.0,

@@ -75,11 +75,6 @@ class Engine:
         return {WEIGHTS: self.optimizer, STRUCTURE: self.structure_optimizer}
 
     @property
-    def price(self) -> Cost:
-        """What a subnet's size costs, for those who choose among sizes."""
-        return self.rung_cost or self.net.macs
-
-    @property
     def platform(self) -> str:
         """Of the devices: "cpu", "gpu" or "tpu"."""
         return str(self.mesh.devices.flat[0].platform)

@@ -85,7 +85,7 @@ class Forms:
             return np.zeros((0, draws.shape[1]), np.int32)
         spare = self.most_programs - self._programs_without_rungs
         count, static = spare // max(1, self._kinds), self.engine.net.space.static
-        return rungs.choose(draws, self.engine.price, count, static)
+        return rungs.choose(draws, self.engine.rung_cost or self.engine.net.macs, count, static)
 
     @functools.cached_property
     def rungs_are_exact(self) -> bool:

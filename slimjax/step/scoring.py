@@ -176,8 +176,8 @@ class Scorer:
             return draws[:0]
         net, count = self.engine.net, self._count - len(boundaries)
         wanted = prefixes.without_earlier(net, boundaries, self._rounded_up(draws))
-        # What comes before the boundaries costs the same in all, so the whole network's price will do.
-        return rungs.choose(wanted, self.engine.price, count, net.space.static)
+        price = self.engine.rung_cost or prefixes.macs_after(net, boundaries)
+        return rungs.choose(wanted, price, count, net.space.static)
 
     def _rounded_up(self, sizes: Subnet) -> Subnet:
         """The next larger sizes that the devices compute well, and that every layer can have."""

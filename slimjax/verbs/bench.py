@@ -15,7 +15,7 @@ from slimjax.bench import input as bench_input
 from slimjax.bench.claims import decide
 from slimjax.experiment import config_file
 from slimjax.profiling import tpu
-from slimjax.verbs import options
+from slimjax.verbs import shared_options
 from slimjax.verbs.answers import print_answer, start_jax, use_cpu
 from slimjax.verbs.arguments import given, refuse
 
@@ -61,7 +61,7 @@ def run_bisampling(arguments: argparse.Namespace, overrides: list[str]) -> None:
 def run_table(arguments: argparse.Namespace, overrides: list[str]) -> None:
     del overrides
     use_cpu()
-    fields = given(arguments, "architectures") | options.sweep(arguments)
+    fields = given(arguments, "architectures") | shared_options.sweep(arguments)
     print_answer(arguments, table.run(arguments.table, arguments.subnets, arguments.seed, **fields))
 
 
@@ -80,7 +80,7 @@ def run_search(arguments: argparse.Namespace, overrides: list[str]) -> None:
 def run_elasticity(arguments: argparse.Namespace, overrides: list[str]) -> None:
     del overrides
     use_cpu()
-    fields = given(arguments, "table", "targets") | options.sweep(arguments)
+    fields = given(arguments, "table", "targets") | shared_options.sweep(arguments)
     print_answer(arguments, elasticity.run(arguments.subnets, arguments.seed, **fields))
 
 

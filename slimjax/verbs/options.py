@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import argparse
-import importlib.util
-import json
-import pathlib
 from types import MappingProxyType
-from typing import Any
 
-from slimjax.verbs.arguments import Commands, add_commands, given
+from slimjax.verbs.arguments import Commands, add_commands
+from slimjax.verbs.shared_options import (
+    add_changes,
+    add_config,
+    add_json,
+    add_random,
+    add_subnet,
+    define_sweep,
+    directory,
+    numbers,
+)
 
 # Words of modules that take seconds to import; tests hold them together.
 BENCH_TARGETS = ("cpu", "tpu-v4", "tpu-v5e", "tpu-v5p", "tpu-v6e")  # of profiling.tpu
@@ -36,32 +42,32 @@ CONFIG_FIELDS = MappingProxyType(
 
 
 def define_train(parser: argparse.ArgumentParser) -> None:
-    _add_json(parser)
-    _add_config(parser)
+    add_json(parser)
+    add_config(parser)
     parser.add_argument(
-        "--workdir", required=True, type=_directory, help="where checkpoints and results go; gs:// works"
+        "--workdir", required=True, type=directory, help="where checkpoints and results go; gs:// works"
     )
 
 
 def define_config(parser: argparse.ArgumentParser) -> None:
-    _add_json(parser)
-    _add_config(parser)
+    add_json(parser)
+    add_config(parser)
 
 
 def define_configs(parser: argparse.ArgumentParser) -> None:
-    _add_json(parser)
+    add_json(parser)
 
 
 def define_evaluate(parser: argparse.ArgumentParser) -> None:
-    _add_json(parser)
-    parser.add_argument("--workdir", required=True, type=_directory, help="of a training run")
-    parser.add_argument("--widths", type=_numbers, help="uniform widths, such as 0.25,0.3,1")
-    _add_subnet(parser)
+    add_json(parser)
+    parser.add_argument("--workdir", required=True, type=directory, help="of a training run")
+    parser.add_argument("--widths", type=numbers, help="uniform widths, such as 0.25,0.3,1")
+    add_subnet(parser)
 
 
 def define_search(parser: argparse.ArgumentParser) -> None:
-    _add_json(parser)
-    parser.add_argument("--workdir", required=True, type=_directory, help="of a training run")
+    add_json(parser)
+    parser.add_argument("--workdir", required=True, type=directory, help="of a training run")
     parser.add_argument(
         "--budget",
         required=True,
@@ -91,11 +97,11 @@ def define_search(parser: argparse.ArgumentParser) -> None:
 
 
 def define_cost(parser: argparse.ArgumentParser) -> None:
-    _add_json(parser)
+    add_json(parser)
     parser.add_argument("--model", required=True, help="a model's name")
-    _add_changes(parser)
+    add_changes(parser)
     parser.add_argument("--width", type=float, help="uniform width multiplier (default: the full network)")
-    _add_subnet(parser)
+    add_subnet(parser)
     parser.add_argument(
         "--variant", help="a published subnet of the model, such as 305M of autoslim_mobilenet_v2"
     )
@@ -112,11 +118,11 @@ def define_cost(parser: argparse.ArgumentParser) -> None:
 
 
 def define_profile(parser: argparse.ArgumentParser) -> None:
-    _add_json(parser)
+    add_json(parser)
     which = parser.add_mutually_exclusive_group()
     which.add_argument("--model", help="a model's name")
     which.add_argument("--config", help="a config file, with --config.key=value overrides: its own network")
-    _add_changes(parser)
+    add_changes(parser)
     source = parser.add_mutually_exclusive_group(required=True)
     source.add_argument("--target", help="cpu, gpu, tpu; tpu-v5e and its like; roofline:DEVICE")
     source.add_argument(
@@ -137,11 +143,11 @@ def define_profile(parser: argparse.ArgumentParser) -> None:
 
 
 def define_report(parser: argparse.ArgumentParser) -> None:
-    _add_json(parser)
+    add_json(parser)
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument("--tables", nargs="+", metavar="FILE", help="latency tables")
     what.add_argument(
-        "--workdir", nargs="+", metavar="DIR", type=_directory, help="finished runs, four at most"
+        "--workdir", nargs="+", metavar="DIR", type=directory, help="finished runs, four at most"
     )
     parser.add_argument("--table", help="for --workdir: a latency table; compares by milliseconds too")
     parser.add_argument(
@@ -154,7 +160,7 @@ def define_report(parser: argparse.ArgumentParser) -> None:
 
 
 def define_compile(parser: argparse.ArgumentParser) -> None:
-    _add_json(parser)
+    add_json(parser)
     parser.add_argument(
         "--config", required=True, nargs="+", metavar="FILE", help="config files, run in turn"
     )
@@ -204,17 +210,17 @@ VERBS: Commands = MappingProxyType(
 
 
 def define_claims(parser: argparse.ArgumentParser) -> None:
-    _add_json(parser)
+    add_json(parser)
     parser.add_argument("--only", help="algorithms whose claims to decide, such as snet,usnet (default: all)")
     parser.add_argument("--seeds", type=int, default=5, help="networks per arm (default: 5)")
     parser.add_argument(
-        "--workdir", type=_directory, default="runs/claims", help="keeps measurements; a later call goes on"
+        "--workdir", type=directory, default="runs/claims", help="keeps measurements; a later call goes on"
     )
 
 
 def define_step(parser: argparse.ArgumentParser) -> None:
-    _add_json(parser)
-    _add_config(parser)
+    add_json(parser)
+    add_config(parser)
     parser.add_argument("--target", choices=BENCH_TARGETS, help="default: the attached device")
     parser.add_argument("--repeats", type=int, help="rounds, if steps are timed (default: 20)")
     parser.add_argument(
@@ -225,30 +231,30 @@ def define_step(parser: argparse.ArgumentParser) -> None:
 
 
 def define_bisampling(parser: argparse.ArgumentParser) -> None:
-    _add_json(parser)
-    _add_config(parser)
+    add_json(parser)
+    add_config(parser)
     parser.add_argument("--repeats", type=int, help="rounds of every step (default: 10)")
     parser.add_argument("--paths", type=int, help="different paths that are run first (default: 1000)")
 
 
 def define_table(parser: argparse.ArgumentParser) -> None:
-    _add_json(parser)
+    add_json(parser)
     parser.add_argument("--table", required=True, help="a latency table; slimjax profile makes one")
     parser.add_argument(
         "--architectures", nargs="+", metavar="FILE", help="architecture files instead of random subnets"
     )
-    _add_random(parser)
+    add_random(parser)
     define_sweep(parser)
 
 
 def define_costs(parser: argparse.ArgumentParser) -> None:
-    _add_json(parser)
+    add_json(parser)
     parser.add_argument("--model", required=True, help="a model's name")
     parser.add_argument("--subnets", type=int, default=40, help="random subnets (default: 40)")
 
 
 def define_bench_search(parser: argparse.ArgumentParser) -> None:
-    _add_json(parser)
+    add_json(parser)
     parser.add_argument("--history", type=int, default=1000, help="visited points (default: 1000)")
     parser.add_argument("--dims", type=int, default=30, help="channel groups (default: 30)")
     parser.add_argument("--repeats", type=int, default=20, help="proposals that are timed (default: 20)")
@@ -259,9 +265,9 @@ def define_bench_search(parser: argparse.ArgumentParser) -> None:
 
 
 def define_rescore(parser: argparse.ArgumentParser) -> None:
-    _add_json(parser)
+    add_json(parser)
     parser.add_argument("--model", required=True, help="a model's name")
-    _add_random(parser)
+    add_random(parser)
     parser.add_argument("--batch", type=int, default=128, help="images (default: 128)")
     parser.add_argument("--repeats", type=int, default=20, help="parts that are timed (default: 20)")
     parser.add_argument(
@@ -270,24 +276,22 @@ def define_rescore(parser: argparse.ArgumentParser) -> None:
 
 
 def define_elasticity(parser: argparse.ArgumentParser) -> None:
-    _add_json(parser)
+    add_json(parser)
     parser.add_argument("--table", help="a latency table (default: a roofline of TF-NAS's network)")
     parser.add_argument("--subnets", type=int, default=150, help="random architectures (default: 150)")
     parser.add_argument("--seed", type=int, default=0, help="of what is random (default: 0)")
-    parser.add_argument(
-        "--targets", type=_numbers, help="milliseconds, such as 10,12 (default: of the table)"
-    )
+    parser.add_argument("--targets", type=numbers, help="milliseconds, such as 10,12 (default: of the table)")
     define_sweep(parser)
 
 
 def define_input(parser: argparse.ArgumentParser) -> None:
-    _add_json(parser)
-    _add_config(parser)
+    add_json(parser)
+    add_config(parser)
     parser.add_argument("--batches", type=int, help="that are timed (default: 50)")
 
 
 def define_device(parser: argparse.ArgumentParser) -> None:
-    _add_json(parser)
+    add_json(parser)
     parser.add_argument("--out", required=True, help="a JSON file; a page and a latency table come beside it")
     parser.add_argument("--minutes", type=float, help="after which no part begins (default: 10)")
     parser.add_argument(
@@ -296,7 +300,7 @@ def define_device(parser: argparse.ArgumentParser) -> None:
 
 
 def define_staircase(parser: argparse.ArgumentParser) -> None:
-    _add_json(parser)
+    add_json(parser)
     parser.add_argument("--table", required=True, help="a latency table; slimjax profile makes one")
     parser.add_argument("--trials", type=int, help="of each search (default: 100)")
     parser.add_argument("--seeds", type=int, help="searches of each kind (default: 3)")
@@ -344,86 +348,3 @@ BENCHES: Commands = MappingProxyType(
         ),
     }
 )
-
-
-# What several of them take
-
-
-def define_sweep(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--timeout", type=float, help="seconds for one entry (default: 300)")
-    parser.add_argument("--retries", type=int, help="further attempts at an entry (default: 2)")
-    parser.add_argument(
-        "--processes", type=int, help="at work at a time (default: one to measure, else one per core)"
-    )
-    parser.add_argument("--cache", help="folder of readings (default: ~/.cache/slimjax/latency)")
-    parser.add_argument(
-        "--reuse",
-        action=argparse.BooleanOptionalAction,
-        help="take readings of earlier calls from the cache, or none (default: all that are not timed; of timed "
-        "ones what the same call left when it was interrupted)",
-    )
-
-
-def sweep(arguments: argparse.Namespace) -> dict[str, Any]:
-    """What `define_sweep` defines and the user gave, as fields of `profile.ProfileRequest`."""
-    found = given(arguments, "timeout", "retries", "processes", "cache", "reuse")
-    return {"timeout_seconds" if name == "timeout" else name: value for name, value in found.items()}
-
-
-def _add_json(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--json", action="store_true", help="print one line of JSON on stdout, nothing else")
-
-
-def _add_config(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--config",
-        required=True,
-        help="a config file, with --config.key=value overrides; it is Python code and is run. "
-        "FILE:name=value,... sets its arguments, FILE:help lists them; slimjax:NAME is a shipped one",
-    )
-
-
-def _add_subnet(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--subnet", type=_channels, help="channels by group, such as '{\"stage1\": 8}'; others stay full"
-    )
-
-
-def _add_changes(parser: argparse.ArgumentParser) -> None:
-    """What differs from the network that a model's name means."""
-    parser.add_argument("--multiplier", type=float, help="of all channels, for example 2 for ResNet-20 2x")
-    parser.add_argument("--num-classes", "--num_classes", type=int)
-    parser.add_argument("--image-size", "--image_size", type=int, help="pixels of a side")
-    parser.add_argument("--divisor", type=int, help="channels in multiples of it (default: the model's rule)")
-
-
-def _add_random(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--subnets", type=int, default=40, help="random subnets (default: 40)")
-    parser.add_argument("--seed", type=int, default=0, help="of what is random (default: 0)")
-
-
-def _directory(text: str) -> str:
-    """A workdir, absolute, because Orbax writes to no other."""
-    if not text or pathlib.Path(text).is_file():
-        raise argparse.ArgumentTypeError(f"expected a directory, got {text!r}")
-    if text.startswith("gs://") and importlib.util.find_spec("gcsfs") is None:
-        raise argparse.ArgumentTypeError("gs:// needs gcsfs: pip install 'slimjax[gcs]'")
-    return text if "://" in text else str(pathlib.Path(text).expanduser().absolute())
-
-
-def _channels(text: str) -> dict[str, Any]:
-    try:
-        found = json.loads(text)
-    except json.JSONDecodeError as error:
-        expected = 'expected JSON such as {"stage1": 8}'
-        raise argparse.ArgumentTypeError(f"{expected}, got {text!r} ({error})") from error
-    if not isinstance(found, dict):
-        raise argparse.ArgumentTypeError(f'expected an object {{"group": channels}}, got {text}')
-    return found
-
-
-def _numbers(text: str) -> list[float]:
-    try:
-        return [float(word) for word in text.split(",")]
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(f"expected numbers such as 0.25,0.5,1, got {text!r}") from error

@@ -14,7 +14,7 @@ from slimjax.experiment import build, config_file
 from slimjax.files import write_atomic
 from slimjax.profiling import exchange, meters, pictures, profile
 from slimjax.profiling.profile import ProfileRequest
-from slimjax.verbs import options
+from slimjax.verbs import options, shared_options
 from slimjax.verbs.answers import print_answer, use_cpu
 from slimjax.verbs.arguments import given, refuse
 
@@ -43,7 +43,7 @@ def _write(arguments: argparse.Namespace, table: LatencyTable, origin: dict[str,
 
 def _profiled(arguments: argparse.Namespace, network: dict[str, Any]) -> tuple[LatencyTable, dict[str, Any]]:
     refuse(arguments, ["device"], "goes with --import. A target has a device.")
-    fields = {**given(arguments, "batch", "repeats"), **options.sweep(arguments)}
+    fields = {**given(arguments, "batch", "repeats"), **shared_options.sweep(arguments)}
     request = ProfileRequest(network, arguments.target, **fields)
     if meters.method(arguments.target) != "measured":
         times = " or ".join(meters.MEASURED)

@@ -248,7 +248,7 @@ def test_joslim_with_proposals_of_one_width_is_usnet():
         ({"num_sampled": 0}, "num_sampled: expected a whole number of at least 1, got 0"),
         ({"ahead_steps": 4}, "ahead_steps: expected a whole number from 0 to 3, got 4"),
         ({"history": 10}, "history: expected a whole number of at least 22, got 10"),
-        ({"resource": "flops"}, "resource: expected one of macs, params"),
+        ({"resource": "flops"}, "resource: expected one of macs, tile_macs, params"),
         ({"resource": "latency_ms"}, "latency_ms needs a table"),
         ({"search": {"beta": -1}}, r"^search\.beta: expected a number of at least 0, got -1\."),
         ({"search": {"betta": 1}}, "search: no betta. It has: beta"),

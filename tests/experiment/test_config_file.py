@@ -212,6 +212,7 @@ def test_there_are_all_the_runs_of_the_first_version_and_four_of_vgg():
     systems = ("snet", "usnet", "autoslim", "joslim", "bignas", "mnasnet")
     first = {name for name in combinations() if any(f"_{system}" in name for system in systems)}
     first -= {"mnist5k_bignas", "imagenet_bignas:model=ofa_mobilenet_v3"}  # which are newer
+    first = {name for name in first if not name.startswith("imagenet2048_usnet")}
     vgg = {name for name in first if "vgg" in name}
     assert len(vgg) == 4
     assert len(first - vgg) == 71

@@ -119,7 +119,7 @@ def test_a_stopped_search_goes_on(trained, monkeypatch):
     ("changes", "message"),
     [
         ({"budgets": ("macs<0.5",)}, "expected COST<=NUMBER"),
-        ({"budgets": ("flops<=0.5",)}, "expected one of macs, params"),
+        ({"budgets": ("flops<=0.5",)}, "expected one of macs, tile_macs, params"),
         ({"budgets": ("macs<=0.5", "params<=0.5")}, "all budgets of one search are on one cost"),
         ({"budgets": ("latency_ms<=3",)}, "latency_ms needs a table"),
         ({"budgets": ("macs<=0.001",), "method": "evolution"}, "budget: expected a cost of at least"),
