@@ -21,7 +21,6 @@ from slimjax.nn.widths import Rounding
 from slimjax.step import optimizers
 from slimjax.step.engine import POLICIES
 
-
 _ENGINE = MappingProxyType(
     {"policy": "auto", "rung_cost": "auto", "max_programs": 16, "compile_behind": True, "remat": False}
 )
