@@ -21,7 +21,7 @@ from markupsafe import Markup
 
 from slimjax import files
 from slimjax.checks import check, number
-from slimjax.errors import RunError
+from slimjax.errors import RunError, UserError
 from slimjax.progress import Progress
 from slimjax.report.page import write_page
 
@@ -39,6 +39,9 @@ LARGE = (
     "--config.devices=1",
 )
 SMALL = ("--config.data.name=synthetic", "--config.data.statistics=cifar10", "--config.devices=1")
+LONGEST = 240.0
+"""Seconds after which a part is stopped."""
+
 NETWORKS = ("resnet50", "resnet18", "us_mobilenet_v2")
 
 _HELLO = """
@@ -50,15 +53,10 @@ print(json.dumps([jax.__version__, len(found), found[0].platform, found[0].devic
 
 @dataclasses.dataclass(frozen=True)
 class Part:
-    """A command of slimjax whose JSON is kept.
-
-    Args:
-      minutes: after which it is stopped.
-    """
+    """A command of slimjax whose JSON is kept."""
 
     name: str
     words: tuple[str, ...]
-    minutes: float = 4.0
 
     @property
     def command(self) -> str:
@@ -124,7 +122,7 @@ def run(
     with Progress(len(wanted), "device", noun="part") as progress:
         for part in wanted:
             if known.get(part.name, {}).get("command") != part.command:
-                answer = _ask(part, min(60 * part.minutes, deadline - time.monotonic()))
+                answer = _ask(part, min(LONGEST, deadline - time.monotonic()))
                 if isinstance(answer, str):
                     missing[part.name] = answer
                 else:
@@ -132,7 +130,6 @@ def run(
                     _save(out, about, known)
             progress.advance()
     found = {part.name: known[part.name] for part in wanted if part.name in known}
-    _save(out, about, found)
     _write_page(Path(out).with_suffix(".html"), about, found, missing)
     return {**about, "out": out, "parts": found, "missing": missing}
 
@@ -162,7 +159,7 @@ def _ask(part: Part, seconds: float) -> dict[str, Any] | str:
 
 
 def _load(out: str, about: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    """The answers in the file, if it is of this device and these versions."""
+    """The answers in the file. Raises: UserError: they are of another device or other versions."""
     if not Path(out).exists():
         return {}
     body = files.load(
@@ -173,7 +170,9 @@ def _load(out: str, about: dict[str, Any]) -> dict[str, dict[str, Any]]:
         missing="slimjax bench device makes one.",
         mend="Delete it, or name another.",
     )
-    return dict(body["parts"]) if {key: body.get(key) for key in about} == about else {}
+    if (found := {key: body.get(key) for key in about}) != about:
+        raise UserError(f"--out: {out} is of {found}; this is {about}. Name another file.")
+    return dict(body["parts"])
 
 
 def _save(out: str, about: dict[str, Any], found: dict[str, dict[str, Any]]) -> None:

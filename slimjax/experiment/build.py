@@ -17,7 +17,7 @@ from ml_collections import ConfigDict
 
 from slimjax import algorithms, checks, models, sharding, supernet
 from slimjax.algorithms import Algorithm
-from slimjax.budgets import parse_resource
+from slimjax.budgets import MACS, parse_resource
 from slimjax.data import augment, images, pipeline, sources
 from slimjax.data.dataset import Dataset, DatasetInfo
 from slimjax.errors import BadValue, UserError
@@ -288,17 +288,16 @@ def build_engine(
     )
 
 
-def _rung_cost(config: ConfigDict, net: Supernet, mesh: Mesh) -> Cost:
-    """`engine.rung_cost`; "auto" is what the chip pads channels to, where channels lie in its lanes."""
-    wanted, images = (
-        config.engine.rung_cost,
-        config.train.batch_size // config.train.micro_batches // mesh.size,
-    )
+def _rung_cost(config: ConfigDict, net: Supernet, mesh: Mesh) -> Cost | None:
+    """`engine.rung_cost`; None: MACs. "auto" is what the chip pads channels to, where channels lie in its lanes."""
+    wanted = config.engine.rung_cost
     if wanted == "auto":
+        images = config.train.batch_size // config.train.micro_batches // mesh.size
         in_lanes = mesh.devices.flat[0].platform == "tpu" and images < TILE
         wanted = "tile_macs" if in_lanes else "macs"
     try:
-        return parse_resource(wanted).cost(net)
+        resource = parse_resource(wanted)
+        return None if resource == MACS else resource.cost(net)
     except BadValue as error:
         raise BadValue("config.engine.rung_cost", error.problem) from error
 

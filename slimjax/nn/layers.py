@@ -264,9 +264,8 @@ class BatchNorm(SlimLayer):
             found = saved(found)
             if self.is_mutable_collection("batch_stats"):
                 self._store(x, found, count=value[..., 0].size)
-            if (
-                self.sync and x.widths.batch_axis
-            ):  # of each device: gradients are added up once, not at each use
+            if self.sync and x.widths.batch_axis:
+                # Of each device from here on: gradients are added up once, not at each use.
                 found = jax.lax.pcast(found, x.widths.batch_axis, to="varying")
             mean, variance = found
         else:

@@ -129,7 +129,7 @@ def query(name: str, experiment: Experiment, where: Slice, compiled: Callable[[]
             return known | {"error": message.splitlines()[0]}
         needed = needed_bytes(message)
         return known | {"fits": False, "peak_bytes": needed, "suggestions": suggest(config, where, needed)}
-    peak = int(max(step["peak_bytes"] for step in steps.values()))
+    peak = max(step["peak_bytes"] for step in steps)
     fits = peak <= where.chip.hbm_bytes
     return known | {
         "fits": fits,
@@ -140,23 +140,20 @@ def query(name: str, experiment: Experiment, where: Slice, compiled: Callable[[]
     }
 
 
-def compile_steps(
-    experiment: Experiment, compiled: Callable[[], None]
-) -> tuple[Programs, dict[str, dict[str, float]]]:
-    """The programs of the costliest step, and by the slots of each step its cycles and its most bytes on a device."""
+def compile_steps(experiment: Experiment, compiled: Callable[[], None]) -> tuple[Programs, list[Answer]]:
+    """The programs of the costliest step, and of each step its slots, its cycles and its most bytes on a device."""
     state, batch = experiment.abstract_state(), experiment.abstract_batch()
     programs: dict[str, Any] = {}
-    found = {}
+    found: list[Answer] = []
     for step in sorted(
         experiment.algorithm.steps(), key=lambda step: step.executed_macs()
     ):  # the costliest last
         pairs = step.compile(state, batch, _typical(step), compiled)
         programs = {name: program for name, (program, _) in zip(step.parts, pairs, strict=True)}
         cycles = sum(hlo.Module.of(program).cycles for program in programs.values())
-        found[", ".join(slot.name for slot in step.slots)] = {
-            "mcycles": cycles / 1e6,
-            "peak_bytes": plan.step_peak_bytes(experiment, pairs, state, batch),
-        }
+        peak = plan.step_peak_bytes(experiment, pairs, state, batch)
+        slots = [slot.name for slot in step.slots]
+        found.append({"slots": slots, "mcycles": cycles / 1e6, "peak_bytes": peak})
     return programs, found
 
 

@@ -5,6 +5,7 @@ import json
 import pytest
 
 from slimjax.bench import device
+from slimjax.errors import UserError
 from slimjax.verbs import cli
 
 
@@ -39,18 +40,15 @@ def test_a_later_call_goes_on_with_the_parts_that_are_missing(asked, tmp_path):
     assert "2 x made up" in (tmp_path / "d.html").read_text()
 
 
-def test_another_device_is_measured_anew(asked, tmp_path, monkeypatch):
-    names, _ = asked
-    out = str(tmp_path / "d.json")
-    device.run(out)
-    before = list(names)
-    names.clear()
+@pytest.mark.usefixtures("asked")
+def test_measurements_of_another_device_are_not_lost(tmp_path, monkeypatch):
+    out = tmp_path / "d.json"
+    device.run(str(out))
+    before = out.read_text()
     monkeypatch.setattr(device, "_hello", lambda: ("0.1", 1, "gpu", "another"))
-    found = device.run(out)
-    assert names
-    assert set(found["parts"]) == set(names)
-    assert "step 3" in names
-    assert "step 3" not in before
+    with pytest.raises(UserError, match="Name another file"):
+        device.run(str(out))
+    assert out.read_text() == before
 
 
 def test_commands_are_those_of_slimjax(tmp_path):

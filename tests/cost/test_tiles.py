@@ -82,3 +82,11 @@ def test_a_space_in_tiles_has_no_width_that_wastes_one():
             with pytest.raises(BadValue, match="128, 256, 320"):
                 net.space.check(subnet)
     assert (net.space.random(100, seed=0)[:, index] != 136).all()
+
+
+def test_on_a_cpu_rungs_go_by_macs_wherever_their_network_begins():
+    """No cost of whole networks is given then: scoring counts what comes after its boundaries."""
+    config = recipes.embedded("digits")
+    assert build(config).engine.rung_cost is None
+    config.engine.rung_cost = "tile_macs"
+    assert build(config).engine.rung_cost is not None

@@ -63,7 +63,7 @@ def yields(monkeypatch, compiled):
     """Returns a function: bytes -> every step compiles at once, to the same programs, and needs so many."""
 
     def accept(peak):
-        steps = {"w1.00, w0.50": {"mcycles": 1.0, "peak_bytes": peak}}
+        steps = [{"slots": ["w1.00", "w0.50"], "mcycles": 1.0, "peak_bytes": peak}]
         monkeypatch.setattr(compile, "compile_steps", lambda experiment, advance: (compiled[1], steps))
 
     return accept
@@ -92,8 +92,8 @@ def test_programs_of_a_step_that_draws_its_paths_have_their_names():
     programs, steps = compile.compile_steps(experiment, lambda: done.append(1))
     assert list(programs) == ["prepare", "mixture", "update"]
     assert len(done) == sum(len(step.parts) for step in experiment.algorithm.steps())
-    assert list(steps) == ["path", "path, second", "mixture"]
-    assert 0 < steps["path"]["peak_bytes"] <= steps["path, second"]["peak_bytes"]
+    assert [step["slots"] for step in steps] == [["path"], ["path", "second"], ["mixture"]]
+    assert 0 < steps[0]["peak_bytes"] <= steps[1]["peak_bytes"]
 
 
 def test_gradients_and_metrics_are_all_that_a_step_exchanges(compiled):
