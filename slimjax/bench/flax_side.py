@@ -76,8 +76,8 @@ class Plain(nn.Module):
 def flax_step(experiment: Experiment) -> tuple[jax.stages.Wrapped, Callable[[], State]]:
     """One donated program, (state, batch) -> state, and what makes the state that it begins with.
 
-    It prepares the images as the engine does, and has the config's data type, optimiser and batch. All of its parameters
-    decay, and its norms take statistics of the whole batch.
+    It prepares the images as the engine does, and has the config's data type, optimiser and batch. All of its
+    parameters decay, and its norms take statistics of the whole batch.
     """
     net, engine, config = experiment.net, experiment.engine, experiment.config
     model, optimizer = Plain.of(net), _optimizer(config)

@@ -4,9 +4,12 @@ import jax
 import numpy as np
 import pytest
 
+from helpers.engines import batches as engine_batches
+from helpers.engines import engine_of
 from helpers.nets import named, subnet_of, variables_of
 from helpers.trees import assert_trees_close, assert_trees_equal
-from slimjax.nn import batch_stats
+from slimjax.nn import batch_stats, layers
+from slimjax.step.slots import Slot
 
 
 @pytest.fixture(scope="module")
@@ -96,3 +99,23 @@ def test_calibration_does_not_depend_on_earlier_statistics(net, collect, variabl
 def test_calibration_of_zero_batches_is_an_error(net, collect):
     with pytest.raises(ValueError, match="no batch"):
         calibrate(net, collect, {"w": net.space.smallest}, [])
+
+
+def test_calibration_takes_two_passes(monkeypatch):
+    """Whatever the batch: what is calibrated is kept."""
+    passes, moments = [], layers.moments
+
+    def noted(value, average, two_pass, mends):
+        passes.append(two_pass)
+        return moments(value, average, two_pass, mends)
+
+    monkeypatch.setattr(layers, "moments", noted)
+    engine = engine_of(max_programs=7)  # no other test's: nothing of it is traced yet
+    slots = (Slot("max", tuple(engine.net.space.largest.tolist()), stats="max"),)
+    state = engine.init(0, slots)
+    passes.clear()
+    engine.collect(state, slots[0].affine)(
+        state.batch_stats["max"], engine.net.space.largest, next(engine_batches(1)), 0
+    )
+    assert passes
+    assert all(passes)
